@@ -1,0 +1,94 @@
+// The KV cache of one layer, and the batch of one step: who may touch which part of it.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace gangline {
+
+// Sequence s has rows first_rows[s] .. first_rows[s + 1] of the step; its row j is the token at
+// position starts[s] + j of cache slot slots[s]. Checked when made: slots are below `lanes` and
+// occur once, sequences end within `context`.
+class Batch {
+ public:
+  Batch(const int32_t* slots, const int32_t* starts, const int32_t* counts, int64_t n,
+        int64_t lanes, int64_t context)
+      : lanes(lanes), context(context) {
+    if (n > lanes) fail(n, "sequences in a batch, the number of lanes is", lanes);
+    std::vector<bool> used(static_cast<size_t>(lanes));
+    for (int64_t s = 0; s < n; ++s) {
+      const int64_t slot = slots[s], start = starts[s], count = counts[s];
+      if (slot < 0 || slot >= lanes) fail(slot, "is a cache slot of a batch, the limit is", lanes);
+      if (used[static_cast<size_t>(slot)])
+        throw std::invalid_argument("cache slot " + std::to_string(slot) + " occurs twice");
+      used[static_cast<size_t>(slot)] = true;
+      if (start < 0) fail(start, "is a start position of a batch, the least is", 0);
+      if (count < 1) fail(count, "rows of a sequence in a batch, the least is", 1);
+      if (start + count > context)
+        fail(start + count, "positions of a sequence in a batch, the context is", context);
+      for (int64_t j = 0; j < count; ++j) {
+        row_slots.push_back(slot);
+        row_positions.push_back(start + j);
+      }
+    }
+  }
+
+  int64_t rows() const { return static_cast<int64_t>(row_slots.size()); }
+
+  const int64_t lanes, context;
+  std::vector<int64_t> row_slots, row_positions;
+
+ private:
+  [[noreturn]] static void fail(int64_t value, const char* what, int64_t limit) {
+    throw std::invalid_argument(std::to_string(value) + " " + what + " " + std::to_string(limit));
+  }
+};
+
+// Virtual memory for `lanes` sequences of `context` tokens; pages are touched as tokens arrive.
+class Cache {
+ public:
+  Cache(int64_t lanes, int64_t context, int64_t n_kv_heads, int64_t head_dim)
+      : lanes(lanes), context(context), n_kv_heads(n_kv_heads), head_dim(head_dim) {
+    const int64_t limit = int64_t{1} << 31;
+    if (lanes < 1 || context < 1 || n_kv_heads < 1 || head_dim < 1 || lanes > limit ||
+        context > limit || n_kv_heads > limit || head_dim > kMaxHeadDim)
+      throw std::invalid_argument("a cache needs positive sizes and a head dimension up to " +
+                                  std::to_string(kMaxHeadDim));
+    value_stride_ = (head_dim + 15) / 16 * 16;
+    const int64_t positions = (context + kBlock - 1) / kBlock * kBlock;
+    keys_size_ = positions * head_dim;
+    head_size_ = keys_size_ + positions * value_stride_;
+    const double bytes = 4.0 * static_cast<double>(head_size_) * static_cast<double>(n_kv_heads) *
+                         static_cast<double>(lanes);
+    if (bytes > 9e18) throw std::bad_alloc();
+    const size_t n = static_cast<size_t>(head_size_ * n_kv_heads * lanes);
+    memory_ = std::calloc(n * sizeof(float) + kAlignment, 1);
+    if (!memory_) throw std::bad_alloc();
+    const uintptr_t address = reinterpret_cast<uintptr_t>(memory_);
+    floats_ = reinterpret_cast<float*>((address + kAlignment - 1) / kAlignment * kAlignment);
+  }
+  ~Cache() { std::free(memory_); }
+  Cache(const Cache&) = delete;
+  Cache& operator=(const Cache&) = delete;
+
+  CacheRow row(int64_t slot, int64_t kv_head) const {
+    float* keys = floats_ + (slot * n_kv_heads + kv_head) * head_size_;
+    return {keys, keys + keys_size_, head_dim, value_stride_};
+  }
+
+  const int64_t lanes, context, n_kv_heads, head_dim;
+
+ private:
+  static constexpr size_t kAlignment = 64;
+  int64_t value_stride_, keys_size_, head_size_;
+  void* memory_;
+  float* floats_;
+};
+
+}  // namespace gangline

@@ -1,0 +1,108 @@
+#include "dispatch.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+#if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
+#include <immintrin.h>
+#include <intrin.h>
+#endif
+
+namespace gangline {
+namespace {
+
+struct Path {
+  const char* name;
+  bool (*runs_here)();
+  const Kernels& (*table)();
+};
+
+#if defined(GANGLINE_X86)
+#if defined(_MSC_VER) && !defined(__clang__)
+// Intel 64 Software Developer's Manual, vol. 2A, CPUID; XCR0 says which registers the system saves.
+bool cpu_has(unsigned long long saved, int leaf1_ecx, int leaf7_ebx) {
+  int leaf[4];
+  __cpuid(leaf, 0);
+  if (leaf[0] < 7) return false;
+  __cpuidex(leaf, 1, 0);
+  const int os_saves = 1 << 27;
+  if ((leaf[2] & (leaf1_ecx | os_saves)) != (leaf1_ecx | os_saves)) return false;
+  if ((_xgetbv(0) & saved) != saved) return false;
+  __cpuidex(leaf, 7, 0);
+  return (leaf[1] & leaf7_ebx) == leaf7_ebx;
+}
+constexpr int kFmaF16c = (1 << 12) | (1 << 29);
+constexpr int kAvx2 = 1 << 5;
+constexpr int kAvx512 = (1 << 16) | (1 << 17) | (1 << 30) | static_cast<int>(1u << 31);
+bool has_avx2() { return cpu_has(0x6, kFmaF16c, kAvx2); }
+bool has_avx512() { return cpu_has(0xe6, kFmaF16c, kAvx2 | kAvx512); }
+#else
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+#endif
+
+// In order of speed.
+const Path kPaths[] = {
+    {"scalar", [] { return true; }, kernels_scalar},
+#if defined(GANGLINE_X86)
+    {"avx2", has_avx2, kernels_avx2},
+    {"avx512", has_avx512, kernels_avx512},
+#endif
+#if defined(GANGLINE_ARM64)
+    {"neon", [] { return true; }, kernels_neon},
+#endif
+};
+
+const Kernels& find(const std::string& name) {
+  std::string known;
+  for (const Path& path : kPaths) {
+    if (name == path.name) {
+      if (path.runs_here()) return path.table();
+      throw std::invalid_argument("kernel path `" + name + "` cannot run on this processor");
+    }
+    known += std::string(known.empty() ? "" : ", ") + path.name;
+  }
+  throw std::invalid_argument("kernel path `" + name + "` is not in this build, which has " +
+                              known);
+}
+
+const Kernels& first_choice() {
+  const char* forced = std::getenv("GANGLINE_CPU");
+  if (forced && *forced) {
+    try {
+      return find(forced);
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument("GANGLINE_CPU: " + std::string(error.what()));
+    }
+  }
+  return find(available_paths().back());
+}
+
+std::atomic<const Kernels*> current{nullptr};
+
+}  // namespace
+
+std::vector<std::string> available_paths() {
+  std::vector<std::string> names;
+  for (const Path& path : kPaths)
+    if (path.runs_here()) names.push_back(path.name);
+  return names;
+}
+
+const Kernels& kernels() {
+  const Kernels* chosen = current.load(std::memory_order_acquire);
+  if (!chosen) current.store(chosen = &first_choice(), std::memory_order_release);
+  return *chosen;
+}
+
+void use_path(const std::string& name) { current.store(&find(name), std::memory_order_release); }
+
+}  // namespace gangline

@@ -1,0 +1,92 @@
+// The boundary between the vector code and everything else: plain pointers, sizes and strides.
+//
+// Every kernel exists once per path (scalar, AVX2, AVX-512, NEON) and gives the very same bits on
+// each of them; see simd.h for the rules that make it so. Kernels never allocate, throw or start
+// threads; a caller that has several threads gives each its own range of rows. Weights may lie at
+// any address (they are read in place from a memory map); float buffers are aligned as floats.
+#pragma once
+
+#include <cstdint>
+
+namespace gangline {
+
+enum class Dtype : uint8_t { f32, f16, bf16 };
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu2 };
+
+// Largest head dimension, a limit of stack buffers in attend.
+constexpr int64_t kMaxHeadDim = 512;
+// Positions per block of the KV cache, and per step of attention's walk over it.
+constexpr int64_t kBlock = 64;
+
+// A matrix (n, k) as it lies in a checkpoint, rows without gaps.
+// bits == 0: dense numbers of `dtype`. bits == 4 or 8: whole numbers q packed from the lowest bits
+// of little-endian words upwards, meaning scale * q + offset; scales and offsets are (n, k /
+// group_size) of `dtype`, and k is a multiple of group_size (32, 64 or 128).
+struct Matrix {
+  const uint8_t* data;
+  const uint8_t* scales;
+  const uint8_t* offsets;
+  int64_t n;
+  int64_t k;
+  int32_t bits;
+  int32_t group_size;
+  Dtype dtype;
+};
+
+inline int64_t dtype_bytes(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 2; }
+
+// Bytes of one row of the matrix, without scales and offsets.
+inline int64_t row_bytes(const Matrix& w) {
+  return w.bits ? w.k * w.bits / 8 : w.k * dtype_bytes(w.dtype);
+}
+
+// Keys and values of one cache slot and one key/value head.
+// Keys are (blocks, head_dim, kBlock): the positions of a block side by side, so that one vector
+// holds one dimension of 16 keys. Values are (blocks * kBlock, value_stride), value_stride being
+// head_dim rounded up to 16; the rest of each row is zero.
+struct CacheRow {
+  float* keys;
+  float* values;
+  int64_t head_dim;
+  int64_t value_stride;
+};
+
+struct Kernels {
+  const char* name;
+
+  // y (t, first..last) = x (t, k) @ w (n, k).T for rows first <= n < last of w, plus bias[n] if
+  // there is one; `add`: plus what y held. Strides are in floats; y points at column 0.
+  void (*linear)(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_t first,
+                 int64_t last, const float* bias, float* y, int64_t y_stride, bool add);
+
+  // y (k) = row `row` of w as floats.
+  void (*unpack_row)(const Matrix& w, int64_t row, float* y);
+
+  // y (t, d) = x / sqrt(mean(x * x) + eps) * w, row by row.
+  void (*rms_norm)(const float* x, int64_t t, int64_t d, const float* w, float eps, float* y);
+
+  // Rotate n_heads heads of 2 * half numbers in place; cos and sin are (half).
+  void (*rope)(float* heads, int64_t n_heads, int64_t half, const float* cos, const float* sin);
+
+  // Write the key and value (head_dim) of one position.
+  void (*append)(const CacheRow& cache, int64_t position, const float* key, const float* value);
+
+  // out (n_heads, head_dim) = attention of n_heads queries (n_heads, head_dim) of one row, all of
+  // one key/value head, over positions 0..position.
+  void (*attend)(const CacheRow& cache, int64_t position, const float* queries, int64_t n_heads,
+                 float scale, float* out);
+
+  // out (n) = activation(gate) * up, elementwise; out may be gate.
+  void (*gate)(const float* gate, const float* up, int64_t n, Activation activation, float* out);
+
+  // The sum of n floats; only here to stream memory at full speed.
+  float (*sum)(const float* x, int64_t n);
+};
+
+// One table per path; a path that this build does not have is not linked.
+const Kernels& kernels_scalar();
+const Kernels& kernels_avx2();
+const Kernels& kernels_avx512();
+const Kernels& kernels_neon();
+
+}  // namespace gangline

@@ -1,0 +1,59 @@
+// What dense and quantized matrices share: the walk over tiles, and how results are written.
+//
+// A tile is N rows of the matrix times T rows of x. Each of its N * T sums has its own 16 lanes, so
+// tiles of any size give the same bits; their size only decides how often a number is loaded.
+#pragma once
+
+#include "simd.h"
+
+namespace gangline {
+namespace GANGLINE_PATH {
+
+// Rows of x that are worked on while they stay in the cache, the matrix streaming past.
+constexpr int64_t kRowsAtOnce = 64;
+
+struct Output {
+  float* y;  // (t, n)
+  int64_t stride;
+  const float* bias;  // (n) or null
+  bool add;
+
+  void write(int64_t t, int64_t n, float value) const {
+    float* to = y + t * stride + n;
+    if (bias) value += bias[n];
+    *to = add ? *to + value : value;
+  }
+};
+
+// Walk rows first..last of the matrix and all rows of x. Tile::run<N, T>(...) computes a tile.
+template <class Tile, int N>
+inline void walk_rows(const Tile& tile, int64_t n, int64_t t, int64_t t_end, const Output& out) {
+  for (; t + kTileT <= t_end; t += kTileT) tile.template run<N, kTileT>(n, t, out);
+  for (; t < t_end; ++t) tile.template run<N, 1>(n, t, out);
+}
+
+template <class Tile>
+inline void walk(const Tile& tile, int64_t first, int64_t last, int64_t n_rows, const Output& out) {
+  if (n_rows == 1) {  // decoding one sequence: more rows of the matrix hide each other's latency
+    int64_t n = first;
+    for (; n + kTileNAlone <= last; n += kTileNAlone) tile.template run<kTileNAlone, 1>(n, 0, out);
+    for (; n < last; ++n) tile.template run<1, 1>(n, 0, out);
+    return;
+  }
+  for (int64_t t = 0; t < n_rows; t += kRowsAtOnce) {
+    const int64_t t_end = t + kRowsAtOnce < n_rows ? t + kRowsAtOnce : n_rows;
+    int64_t n = first;
+    for (; n + kTileN <= last; n += kTileN) walk_rows<Tile, kTileN>(tile, n, t, t_end, out);
+    for (; n < last; ++n) walk_rows<Tile, 1>(tile, n, t, t_end, out);
+  }
+}
+
+void linear_dense(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_t first,
+                  int64_t last, const Output& out);
+void linear_quantized(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_t first,
+                      int64_t last, const Output& out);
+void unpack_dense(const Matrix& w, int64_t row, float* y);
+void unpack_quantized(const Matrix& w, int64_t row, float* y);
+
+}  // namespace GANGLINE_PATH
+}  // namespace gangline

@@ -1,0 +1,18 @@
+// The kernels that work on rows of hidden states; table.cpp puts them into the table of a path.
+#pragma once
+
+#include "simd.h"
+
+namespace gangline {
+namespace GANGLINE_PATH {
+
+void rms_norm(const float* x, int64_t t, int64_t d, const float* w, float eps, float* y);
+void rope(float* heads, int64_t n_heads, int64_t half, const float* cos, const float* sin);
+void append(const CacheRow& cache, int64_t position, const float* key, const float* value);
+void attend(const CacheRow& cache, int64_t position, const float* queries, int64_t n_heads,
+            float scale, float* out);
+void gate(const float* gate, const float* up, int64_t n, Activation activation, float* out);
+float sum(const float* x, int64_t n);
+
+}  // namespace GANGLINE_PATH
+}  // namespace gangline

@@ -1,0 +1,72 @@
+"""The C++ extension (kernels/binding.cpp). Arrays are C-contiguous; errors are ValueError."""
+
+from numpy import float32, int32, uint8
+from numpy.typing import NDArray
+
+_F32 = NDArray[float32]
+_I32 = NDArray[int32]
+_Bytes = NDArray[uint8]
+
+class Weight:
+    """Matrices of equal width stacked along their rows; points into the arrays it was given."""
+
+    n: int
+    k: int
+    def __init__(self) -> None: ...
+    def add_dense(self, data: _Bytes, dtype: str, rows: int, columns: int) -> None: ...
+    def add_quantized(
+        self,
+        data: _Bytes,
+        scales: _Bytes,
+        offsets: _Bytes,
+        dtype: str,
+        rows: int,
+        columns: int,
+        bits: int,
+        group_size: int,
+    ) -> None: ...
+
+class Cache:
+    """Keys and values of one layer."""
+
+    n_kv_heads: int
+    head_dim: int
+    def __init__(self, lanes: int, context: int, n_kv_heads: int, head_dim: int) -> None: ...
+
+class Batch:
+    """Rows of a step with their cache slots and positions, checked."""
+
+    @property
+    def rows(self) -> int: ...
+
+def paths() -> list[str]:
+    """Vector paths of this build that this processor can run, the fastest last."""
+
+def path() -> str:
+    """The path in use; `GANGLINE_CPU` forces one."""
+
+def use_path(name: str) -> None: ...
+def set_threads(n: int) -> None:
+    """Threads of this process's pool, the caller included."""
+
+def threads() -> int: ...
+def read_bandwidth(bytes: int, threads: int, seconds: float) -> float:
+    """Bytes per second of streaming reads; starts threads of its own."""
+
+def batch(slots: _I32, starts: _I32, counts: _I32, lanes: int, context: int) -> Batch: ...
+def linear(x: _F32, w: Weight, bias: _F32 | None, y: _F32, add: bool) -> None: ...
+def embed(table: Weight, ids: _I32, y: _F32) -> None: ...
+def rms_norm(x: _F32, w: _F32, eps: float, y: _F32) -> None: ...
+def rope(qkv: _F32, table: _F32, batch: Batch, n_heads: int, n_kv_heads: int) -> None: ...
+def attend(
+    qkv: _F32, cache: Cache, batch: Batch, n_heads: int, scale: float, out: _F32
+) -> None: ...
+def gated_mlp(
+    x: _F32,
+    gate_up: Weight,
+    down: Weight,
+    activation: str,
+    residual: _F32,
+    gate_up_bias: _F32 | None,
+    down_bias: _F32 | None,
+) -> None: ...

@@ -1,0 +1,109 @@
+"""What a model folder holds, cheaply: config and headers only, no NumPy, no weights.
+
+A node calls this for every model that it stores; the planner needs the sizes per layer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gangline.checkpoint.config import architecture_of, read_config, read_shape
+from gangline.checkpoint.headers import Entry, read_entries
+from gangline.checkpoint.shape import ModelShape
+from gangline.errors import CheckpointError
+
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d{1,9})\.")
+_EMBEDDING = re.compile(r"(?:^|\.)embed_tokens\.")
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """Bytes on disk of the parts that a plan hands out.
+
+    `output` is the final norm and the output matrix; where the matrix is the embedding (tied) it
+    counts as `embedding` only.
+    """
+
+    layers: tuple[int, ...]
+    embedding: int
+    output: int
+
+
+class Description(msgspec.Struct, frozen=True):
+    """A stored model. `shape` is `None` exactly when it is not supported; `reason` says why."""
+
+    path: str
+    fingerprint: str
+    size_bytes: int
+    architecture: str
+    shape: ModelShape | None = None
+    reason: str = ""
+    layer_bytes: tuple[int, ...] = ()
+    embedding_bytes: int = 0
+    output_bytes: int = 0
+
+    @property
+    def supported(self) -> bool:
+        return self.shape is not None
+
+    @property
+    def family(self) -> str:
+        """Our family name; the architecture's where the model is not supported."""
+        return self.shape.family if self.shape is not None else self.architecture
+
+    @property
+    def n_layers(self) -> int:
+        return self.shape.n_layers if self.shape is not None else 0
+
+
+def describe(folder: Path | str) -> Description:
+    """Read config and headers. A model that is sound but not supported is described as such;
+    files that cannot be read raise `CheckpointError` or `NotFound`."""
+    folder = Path(folder)
+    config = read_config(folder)
+    try:
+        shape, reason = read_shape(folder), ""
+    except CheckpointError as error:
+        shape, reason = None, f"{error.message}. {error.hint}".strip()
+    entries = read_entries(folder)
+    found = sizes_of(entries, shape) if shape is not None else Sizes((), 0, 0)
+    return Description(
+        path=str(folder),
+        fingerprint=fingerprint_of(config, entries),
+        size_bytes=sum(entry.n_bytes for entry in entries.values()),
+        architecture=architecture_of(config),
+        shape=shape,
+        reason=reason,
+        layer_bytes=found.layers,
+        embedding_bytes=found.embedding,
+        output_bytes=found.output,
+    )
+
+
+def sizes_of(entries: Mapping[str, Entry], shape: ModelShape) -> Sizes:
+    """Sum the tensors by where they belong; what is in no layer and no embedding is output."""
+    layers = [0] * shape.n_layers
+    embedding = output = 0
+    for name, entry in entries.items():
+        layer = _LAYER.search(name)
+        if layer is not None:
+            if int(layer[1]) < shape.n_layers:
+                layers[int(layer[1])] += entry.n_bytes
+        elif _EMBEDDING.search(name):
+            embedding += entry.n_bytes
+        elif not (shape.tied and name.startswith("lm_head.")):
+            output += entry.n_bytes
+    return Sizes(tuple(layers), embedding, output)
+
+
+def fingerprint_of(config: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
+    """Equal exactly when configs and tensor names, dtypes and shapes are; sharding is ignored."""
+    lines = [json.dumps(config, sort_keys=True)]
+    lines += [json.dumps([e.name, e.dtype, e.shape]) for _, e in sorted(entries.items())]
+    return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,74 @@
+"""What a model is, as numbers: the part of `config.json` that planning and running need.
+
+Knows no file and no array library, so that a node can import it without NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu2"]
+RopeKind = Literal["default", "linear", "llama3"]
+
+
+class GroupAffine(msgspec.Struct, frozen=True):
+    """How the numbers of a quantized matrix are meant: `w = scale * q + offset` per group."""
+
+    bits: int
+    group_size: int
+
+
+class Quantization(msgspec.Struct, frozen=True):
+    """MLX's `quantization`: one form for all matrices, and the modules that differ.
+
+    An override of `None` says that the module is dense.
+    """
+
+    default: GroupAffine
+    overrides: dict[str, GroupAffine | None] = {}
+
+    def of(self, module: str) -> GroupAffine | None:
+        """The form of module `model.layers.0.mlp.up_proj`, say."""
+        return self.overrides.get(module, self.default)
+
+
+class RopeScaling(msgspec.Struct, frozen=True):
+    """How rotation frequencies are stretched beyond the context of pre-training.
+
+    "linear" divides all of them by `factor`; "llama3" (Llama 3.1 and later) divides the slow ones,
+    keeps the fast ones and blends between; the last three fields are its own.
+    """
+
+    kind: RopeKind = "default"
+    factor: float = 1.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_context: int = 8192
+
+
+class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
+    """The sizes and facts of one model; all counts are positive, `n_heads % n_kv_heads == 0`."""
+
+    architecture: str  # as in config.json: "LlamaForCausalLM"
+    family: str  # ours: "llama"
+    n_layers: int
+    hidden: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    context: int  # tokens the model was trained for
+    norm_eps: float
+    rope_theta: float
+    rope_scaling: RopeScaling = RopeScaling()
+    tied: bool = False  # the output matrix is the embedding
+    activation: Activation = "silu"
+    quantization: Quantization | None = None
+    eos_ids: tuple[int, ...] = ()
+
+    def cache_bytes_per_token(self, n_layers: int) -> int:
+        """Keys and values (float32) of one token in `n_layers` layers."""
+        return 2 * self.n_kv_heads * self.head_dim * 4 * n_layers

@@ -1,0 +1,48 @@
+"""Rotation angles against formulas of the papers, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gangline.checkpoint.shape import RopeScaling
+from gangline.engine.rope import cos_sin, frequencies
+
+LLAMA3 = RopeScaling("llama3", 32.0, 1.0, 4.0, 8192)
+
+
+def test_angles_of_plain_rope() -> None:
+    table = cos_sin(50, 8, 10000.0, RopeScaling())
+    assert table.shape == (50, 2, 4) and table.dtype == np.float32
+    for position in (0, 1, 49):
+        for i in range(4):
+            angle = position * 10000.0 ** (-2 * i / 8)
+            assert table[position, 0, i] == pytest.approx(math.cos(angle), abs=1e-5)
+            assert table[position, 1, i] == pytest.approx(math.sin(angle), abs=1e-5)
+
+
+def test_linear_scaling_stretches_positions() -> None:
+    plain = cos_sin(20, 16, 1e4, RopeScaling())
+    stretched = cos_sin(40, 16, 1e4, RopeScaling("linear", 2.0))
+    assert (stretched[::2] == plain).all()
+
+
+def test_llama3_scaling() -> None:
+    """As Meta's reference code computes it, frequency by frequency."""
+    plain = frequencies(64, 500000.0, RopeScaling())
+    found = frequencies(64, 500000.0, LLAMA3)
+    kinds = set()
+    for frequency, scaled in zip(plain.astype(np.float64), found, strict=True):
+        wavelength = 2 * math.pi / frequency
+        if wavelength < 8192 / 4.0:
+            expected, kind = frequency, "kept"
+        elif wavelength > 8192 / 1.0:
+            expected, kind = frequency / 32.0, "stretched"
+        else:
+            smooth = (8192 / wavelength - 1.0) / (4.0 - 1.0)
+            expected, kind = (1 - smooth) * frequency / 32.0 + smooth * frequency, "blended"
+        kinds.add(kind)
+        assert scaled == pytest.approx(expected, rel=1e-5)
+    assert kinds == {"kept", "stretched", "blended"}

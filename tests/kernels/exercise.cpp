@@ -1,0 +1,209 @@
+// Runs every kernel of every path on odd shapes, in heap buffers of exactly the needed size, so
+// that a sanitizer sees each number read or written beyond them. Prints one digest per path and
+// fails where two differ. Started by test_sanitize.py; without sanitizers it also shows whether
+// another processor gives the same bits.
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../../kernels/cache.h"
+#include "../../kernels/dispatch.h"
+#include "../../kernels/operations.h"
+#include "../../kernels/pool.h"
+
+using namespace gangline;
+
+namespace {
+
+// Memory of exactly n things, at an address that is a multiple of alignof(T) only.
+template <class T>
+class Exact {
+ public:
+  explicit Exact(size_t n)
+      : n_(n), bytes_(new uint8_t[n * sizeof(T) + sizeof(T)]), at_(bytes_.get() + sizeof(T)) {}
+  T* data() { return reinterpret_cast<T*>(at_); }
+  T& operator[](size_t i) { return data()[i]; }
+  size_t size() const { return n_; }
+
+ private:
+  size_t n_;
+  std::unique_ptr<uint8_t[]> bytes_;
+  uint8_t* at_;
+};
+
+class Random {  // xorshift64*, the same everywhere
+ public:
+  uint32_t next() {
+    state_ ^= state_ >> 12;
+    state_ ^= state_ << 25;
+    state_ ^= state_ >> 27;
+    return static_cast<uint32_t>((state_ * 0x2545f4914f6cdd1dull) >> 32);
+  }
+  float number() { return static_cast<float>(static_cast<int32_t>(next())) / 1e9f; }
+  Exact<float> numbers(int64_t n) {
+    Exact<float> x(static_cast<size_t>(n));
+    for (size_t i = 0; i < x.size(); ++i) x[i] = number();
+    return x;
+  }
+  // Bytes of a checkpoint at an odd address; half precision numbers stay finite.
+  Exact<uint8_t> bytes(int64_t n, bool halves) {
+    Exact<uint8_t> x(static_cast<size_t>(n));
+    for (size_t i = 0; i < x.size(); ++i)
+      x[i] = static_cast<uint8_t>(next() & (halves && i % 2 ? 0xbf : 0xff));
+    return x;
+  }
+
+ private:
+  uint64_t state_ = 88172645463325252ull;
+};
+
+class Digest {  // FNV-1a over bits
+ public:
+  void add(Exact<float>& x) {
+    for (size_t i = 0; i < x.size(); ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, &x[i], 4);
+      if ((bits & 0x7fffffffu) > 0x7f800000u) bits = 0x7fc00000u;  // any NaN
+      value_ = (value_ ^ bits) * 0x100000001b3ull;
+    }
+  }
+  uint64_t value() const { return value_; }
+
+ private:
+  uint64_t value_ = 0xcbf29ce484222325ull;
+};
+
+struct HeapMatrix {
+  Exact<uint8_t> data, scales, offsets;
+  Matrix matrix;
+};
+
+HeapMatrix dense(Random& random, Dtype dtype, int64_t n, int64_t k) {
+  const int64_t size = dtype_bytes(dtype);
+  HeapMatrix w{Exact<uint8_t>(static_cast<size_t>(n * k * size)), Exact<uint8_t>(0),
+               Exact<uint8_t>(0), {}};
+  if (dtype == Dtype::f32) {
+    for (int64_t i = 0; i < n * k; ++i) {
+      const float x = random.number();
+      std::memcpy(w.data.data() + 4 * i, &x, 4);
+    }
+  } else {
+    w.data = random.bytes(n * k * size, true);
+  }
+  w.matrix = {w.data.data(), nullptr, nullptr, n, k, 0, 0, dtype};
+  return w;
+}
+
+HeapMatrix quantized(Random& random, int bits, Dtype dtype, int64_t n, int64_t k, int group) {
+  HeapMatrix w{random.bytes(n * k * bits / 8, false), Exact<uint8_t>(0), Exact<uint8_t>(0), {}};
+  HeapMatrix scales = dense(random, dtype, n, k / group);
+  HeapMatrix offsets = dense(random, dtype, n, k / group);
+  w.scales = std::move(scales.data);
+  w.offsets = std::move(offsets.data);
+  w.matrix = {w.data.data(), w.scales.data(), w.offsets.data(), n, k, bits, group, dtype};
+  return w;
+}
+
+void exercise_matrix(Random& random, Digest& digest, const Matrix& m) {
+  Weight w;
+  w.parts = {m, m};
+  w.n = 2 * m.n;
+  w.k = m.k;
+  for (int64_t t : {1, 5, 66}) {
+    Exact<float> x = random.numbers(t * m.k), bias = random.numbers(w.n);
+    Exact<float> y = random.numbers(t * w.n);
+    linear(x.data(), t, w, bias.data(), y.data(), true);
+    digest.add(y);
+    linear(x.data(), t, w, nullptr, y.data(), false);
+    digest.add(y);
+  }
+  const int32_t ids[] = {static_cast<int32_t>(w.n - 1), 0};
+  Exact<float> rows(static_cast<size_t>(2 * m.k));
+  embed(w, ids, 2, rows.data());
+  digest.add(rows);
+}
+
+void exercise_linear(Random& random, Digest& digest) {
+  for (Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16}) {
+    for (int64_t n : {1, 5}) {
+      for (int64_t k : {1, 15, 16, 33, 80}) {
+        HeapMatrix w = dense(random, dtype, n, k);
+        exercise_matrix(random, digest, w.matrix);
+      }
+      for (int bits : {4, 8}) {
+        for (int group : {32, 64, 128}) {
+          HeapMatrix w = quantized(random, bits, dtype, n, 3 * group, group);
+          exercise_matrix(random, digest, w.matrix);
+        }
+      }
+    }
+  }
+}
+
+void exercise_mlp(Random& random, Digest& digest) {
+  for (Activation act :
+       {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu2}) {
+    HeapMatrix gate_up = dense(random, Dtype::bf16, 46, 19), down = dense(random, Dtype::f32, 7, 23);
+    Weight a{{gate_up.matrix}, 46, 19}, b{{down.matrix}, 7, 23};
+    Exact<float> x = random.numbers(3 * 19), residual = random.numbers(3 * 7);
+    x[5] = 90.0f;
+    x[6] = -90.0f;
+    gated_mlp(x.data(), 3, a, nullptr, b, nullptr, act, residual.data());
+    digest.add(residual);
+  }
+}
+
+void exercise_attention(Random& random, Digest& digest) {
+  for (int64_t head_dim : {2, 10, 32, 80, 512}) {
+    const int64_t n_heads = 18, n_kv_heads = 2, width = (n_heads + 2 * n_kv_heads) * head_dim;
+    const int32_t slots[] = {2, 0}, starts[] = {0, 0}, counts[] = {70, 3};
+    const Batch batch(slots, starts, counts, 2, 3, 70);
+    const Cache cache(3, 70, n_kv_heads, head_dim);
+    const int64_t half = head_dim / 2;
+    Exact<float> qkv = random.numbers(73 * width), table = random.numbers(70 * 2 * half);
+    Exact<float> out(static_cast<size_t>(73 * n_heads * head_dim));
+    rope(qkv.data(), table.data(), half, batch, n_heads, n_kv_heads);
+    attend(qkv.data(), cache, batch, n_heads, 0.1f, out.data());
+    digest.add(qkv);
+    digest.add(out);
+  }
+}
+
+void exercise_norm(Random& random, Digest& digest) {
+  for (int64_t d : {1, 15, 16, 70}) {
+    Exact<float> x = random.numbers(4 * d), w = random.numbers(d);
+    Exact<float> y(static_cast<size_t>(4 * d));
+    rms_norm(x.data(), 4, d, w.data(), 1e-5f, y.data());
+    digest.add(y);
+    Exact<float> sum(1);
+    sum[0] = kernels().sum(x.data(), 4 * d) > 1e30f ? 1.0f : 0.0f;
+    digest.add(sum);
+  }
+}
+
+}  // namespace
+
+int main() {
+  uint64_t first = 0;
+  bool agree = true;
+  for (const std::string& path : available_paths()) {
+    use_path(path);
+    for (int n_threads : {1, 3}) {
+      set_threads(n_threads);
+      Random random;
+      Digest digest;
+      exercise_linear(random, digest);
+      exercise_mlp(random, digest);
+      exercise_attention(random, digest);
+      exercise_norm(random, digest);
+      std::printf("%s %d %016llx\n", path.c_str(), n_threads,
+                  static_cast<unsigned long long>(digest.value()));
+      if (!first) first = digest.value();
+      agree = agree && first == digest.value();
+    }
+  }
+  stop_threads();
+  return agree ? 0 : 1;
+}
