@@ -1,0 +1,90 @@
+"""From the cluster's view to a planner's input: which nodes may run a model, and with what."""
+
+from __future__ import annotations
+
+from gangline.errors import NotFound, UsageError
+from gangline.facts import LoadRequest, ModelId, NodeFacts, NodeId
+from gangline.node.folding import View
+from gangline.plan.shape import ModelCost
+from gangline.plan.solve import Machine, Plan, PlanRequest, plan_spread
+
+
+def plan_model(
+    view: View,
+    model: ModelId,
+    fingerprint: str,
+    cost: ModelCost,
+    request: LoadRequest,
+    asked: NodeId,
+) -> Plan:
+    """A plan on the live nodes. Nodes that a request names are all used; DoesNotFit, NotFound."""
+    check_request(request, cost)
+    named = find_nodes(view, request.nodes) if request.nodes is not None else None
+    machines = [
+        machine_of(facts, model, _excluded(facts, model, fingerprint, named))
+        for facts in view.live_facts()
+    ]
+    if all(machine.excluded for machine in machines):
+        reasons = "; ".join(f"{m.node} {m.excluded}" for m in machines)
+        raise NotFound(
+            f"no live node can run `{model}`: {reasons}",
+            hint="start a node that stores it, or name other nodes",
+        )
+    spread = request.spread or named is not None
+    return plan_spread(cost, machines, PlanRequest(asked, request.context, request.lanes, spread))
+
+
+def check_request(request: LoadRequest, cost: ModelCost) -> None:
+    """Raise UsageError for sizes that no plan could give."""
+    if request.context is not None and not 1 <= request.context <= cost.max_context:
+        raise UsageError(
+            f"a context of {request.context} tokens is outside 1..{cost.max_context}",
+            param="context",
+            hint=f"`{request.model}` was trained for {cost.max_context} tokens",
+        )
+    if request.lanes is not None and not 1 <= request.lanes <= 1024:
+        raise UsageError(f"{request.lanes} lanes are outside 1..1024", param="lanes")
+    if request.nodes is not None and not request.nodes:
+        raise UsageError("the list of nodes is empty", param="nodes")
+
+
+def find_nodes(view: View, wanted: tuple[str, ...]) -> set[NodeId]:
+    """The nodes with these ids or names, dead ones included; NotFound names what there is."""
+    found: set[NodeId] = set()
+    for name in wanted:
+        matching = {n for n, r in view.reports.items() if name in (n, r.facts.name)}
+        if not matching:
+            known = ", ".join(f"{f.name} ({f.id})" for f in view.live_facts())
+            raise NotFound(f"there is no node `{name}`", hint=f"known nodes: {known}")
+        found |= matching
+    return found
+
+
+def machine_of(facts: NodeFacts, model: ModelId, excluded: str) -> Machine:
+    """A node for the planner; what workers of this model hold counts as free, since they go."""
+    held = sum(
+        worker.resident_bytes or worker.weight_bytes
+        for worker in facts.workers
+        if worker.model == model
+    )
+    hardware = facts.hardware
+    return Machine(
+        node=facts.id,
+        memory_bytes=hardware.memory_bytes,
+        free_bytes=min(hardware.memory_bytes, hardware.free_bytes + held),
+        read_bytes_per_s=hardware.read_bytes_per_s,
+        excluded=excluded,
+    )
+
+
+def _excluded(facts: NodeFacts, model: ModelId, fingerprint: str, named: set[NodeId] | None) -> str:
+    if named is not None and facts.id not in named:
+        return "is not named in the request"
+    stored = next((stored for stored in facts.stored if stored.id == model), None)
+    if stored is None:
+        return "does not store the model"
+    if not stored.supported:
+        return f"cannot run its copy: {stored.reason}"
+    if stored.fingerprint != fingerprint:
+        return f"stores other files as `{model}`"
+    return ""

@@ -1,0 +1,52 @@
+"""Measuring once, keeping the result, and living without it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gangline.hardware import measure
+from gangline.hardware.measure import Measurement, measured_hardware, read_cache, write_cache
+
+
+def test_the_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = measured_hardware(tmp_path)
+    assert first.read_bytes_per_s is not None
+    assert 1e8 < first.read_bytes_per_s < 1e13, "bytes per second of some real memory"
+    assert first.measured_at is not None
+
+    def never() -> Measurement:
+        raise AssertionError("it is in the cache")
+
+    monkeypatch.setattr(measure, "run_measurement", never)
+    second = measured_hardware(tmp_path)
+    assert second.read_bytes_per_s == first.read_bytes_per_s
+    assert [path.name for path in tmp_path.iterdir()] == ["machine.json"]
+
+
+def test_another_chip_or_a_damaged_cache_measures_anew(tmp_path: Path) -> None:
+    path = tmp_path / "machine.json"
+    write_cache(path, "this chip", Measurement(1e9, "avx2", "2026-11-20"))
+    assert read_cache(path, "this chip") == Measurement(1e9, "avx2", "2026-11-20")
+    assert read_cache(path, "another chip") is None
+    path.write_text('{"key": "this chip", "measure')
+    assert read_cache(path, "this chip") is None
+
+
+def test_a_failed_measurement_is_not_measured_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-such-python"))
+    assert measured_hardware(tmp_path).read_bytes_per_s is None
+    assert not (tmp_path / "machine.json").exists()
+
+
+def test_the_asking_process_stays_light() -> None:
+    code = (
+        "import sys, gangline.hardware.measure as m; m.machine_facts();"
+        "sys.exit(bool({'numpy', 'gangline._kernels'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,74 @@
+"""Which models a node offers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gangline.errors import CheckpointError, NotFound, UsageError
+from gangline.facts import ModelId
+from gangline.node.stored import ModelStore
+
+TINY = ModelId("tiny")
+
+
+def test_folders_of_home_and_of_the_configuration(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "models" / "own")
+    store = ModelStore(tmp_path, [str(tiny_model)])
+    store.scan()
+    offered = {stored.id: stored for stored in store.listing()}
+    assert {"own", "tiny"} <= set(offered)
+    tiny = offered[TINY]
+    assert (tiny.family, tiny.n_layers, tiny.supported) == ("llama", 6, True)
+    assert tiny.fingerprint == offered[ModelId("own")].fingerprint, "the same files"
+
+
+def test_what_it_costs(tiny_model: Path, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path, [str(tiny_model)])
+    store.scan()
+    stored = store.get(TINY)
+    assert stored is not None
+    assert stored.cost is not None
+    assert stored.cost.n_layers == 6
+    assert len(set(stored.cost.layer_bytes)) == 1, "the layers are alike"
+    assert sum(stored.cost.layer_bytes) + stored.cost.embedding_bytes <= stored.model.size_bytes
+    assert stored.cost.output_bytes == 0, "tied"
+    assert stored.cost.head_read_bytes == stored.cost.embedding_bytes > 0
+    assert stored.cost.max_context == 256
+
+
+def test_new_files_are_seen_at_the_next_scan(tiny_model: Path, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path, [])
+    store.scan()
+    assert store.get(ModelId("late")) is None
+    shutil.copytree(tiny_model, tmp_path / "models" / "late")
+    store.scan()
+    assert store.get(ModelId("late")) is not None
+
+
+def test_a_broken_folder_is_listed_with_its_reason(tiny_model: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(tiny_model, tmp_path / "models" / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    store = ModelStore(tmp_path, [str(tmp_path / "nowhere")])
+    store.scan()
+    reasons = {stored.id: stored.reason for stored in store.listing() if not stored.supported}
+    assert set(reasons) == {"broken", "nowhere"}
+    assert all(reasons.values())
+
+
+def test_adding_a_path(tiny_model: Path, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path, [])
+    assert store.add(tiny_model) == TINY
+    assert store.add(tiny_model) == TINY, "again"
+    store.scan()
+    assert store.get(TINY) is not None, "it stays"
+    with pytest.raises(NotFound):
+        store.add(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="another model"):
+        store.add(shutil.copytree(tiny_model, tmp_path / "elsewhere" / "tiny"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises((NotFound, CheckpointError)):
+        store.add(tmp_path / "empty")
