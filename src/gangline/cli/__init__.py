@@ -1,0 +1,1 @@
+"""The command line: parse, call, print. Commands talk to a node over HTTP like any client."""
