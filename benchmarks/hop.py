@@ -23,7 +23,7 @@ from contextlib import ExitStack
 
 from tests.ring import Client, Ring
 
-from gangline.head.requests import Sampling, Submit, Tokens
+from gangline.head.requests import Finished, FromHead, Rejected, Sampling, Submit, Tokens
 from gangline.paths import demo_model
 
 STAGES = (1, 2, 3, 4, 8)
@@ -35,7 +35,10 @@ LIMIT_US = 200.0
 def main() -> None:
     arguments = parse_arguments()
     with ExitStack() as stack:
-        rings = {n: stack.enter_context(Ring(demo_model(), cuts(n), N_LAYERS)) for n in STAGES}
+        rings = {
+            n: stack.enter_context(Ring(demo_model(), cuts(n), N_LAYERS, context=512))
+            for n in STAGES
+        }
         token_us = {n: list[float]() for n in STAGES}
         bare_us: list[float] = []
         for _ in range(arguments.rounds):
@@ -80,10 +83,11 @@ async def token_gaps(client: Client, sampling: Sampling) -> list[float]:
     return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
-def ended(message: object) -> bool:
-    if message is None:
-        raise SystemExit("error: the head has ended")
-    return type(message).__name__ in ("Finished", "Rejected")
+def ended(message: FromHead | None) -> bool:
+    """Whether an answer is complete; one that fails ends the benchmark."""
+    if message is None or isinstance(message, Rejected):
+        raise SystemExit(f"error: the head says {message}")
+    return isinstance(message, Finished)
 
 
 def bare_hop_us(n_trips: int = 2000) -> float:

@@ -29,7 +29,7 @@ from gangline.errors import ProtocolError
 from gangline.head.requests import Cancel, Sampling, Submit
 from gangline.stage import handshake
 from gangline.stage.frames import HEADER_BYTES, FrameKind, Limits, pack_header
-from gangline.stage.handshake import Hello, Kind, split_address
+from gangline.stage.handshake import Hello, split_address
 from gangline.stage.transport import FrameReceiver, HopClosed
 from tests.make_checkpoint import make_checkpoint
 from tests.make_tokenizer import VOCABULARY, make_tokenizer

@@ -29,6 +29,10 @@ def sample(logits: NDArray[np.float32], sampling: Sampling, position: int) -> in
     if sampling.temperature == 0:
         return best
     weights = np.exp((logits.astype(np.float64) - float(logits[best])) / sampling.temperature)
+    if sampling.top_p >= 1:  # no nucleus: any order of the tokens will do
+        cumulative = np.cumsum(weights)
+        threshold = uniform(sampling.seed, position) * cumulative[-1]
+        return min(int(np.searchsorted(cumulative, threshold, side="right")), len(weights) - 1)
     order = np.argsort(-weights, kind="stable")
     cumulative = np.cumsum(weights[order])
     total = cumulative[-1]

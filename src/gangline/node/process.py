@@ -88,14 +88,22 @@ class WorkerProcess:
         self.send(Stop())
         if self._process.stdin is not None:
             self._process.stdin.close()
+        await self.end()
+
+    async def end(self) -> str:
+        """Let it end by itself for a while, then kill it; how it ended.
+
+        Killing at once would lose that: the signal first collects the status of a process that
+        has just died, and the loop, which waits for it on another thread, never learns it.
+        """
         try:
             async with asyncio.timeout(STOP_WITHIN_S):
                 await self._process.wait()
         except TimeoutError:
-            log.warning("%s did not stop within %g s and is killed", self._name, STOP_WITHIN_S)
+            log.warning("%s did not end within %g s and is killed", self._name, STOP_WITHIN_S)
         finally:  # also where we are cancelled ourselves
             self.kill()
-        await self.wait()
+        return await self.wait()
 
     def kill(self) -> None:
         """End it now; does nothing where it has ended."""

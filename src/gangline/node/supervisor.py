@@ -170,8 +170,7 @@ class Supervisor:
                 self._changed()
         except ProtocolError as error:
             worker.fail(error.body())
-        process.kill()
-        end = await process.wait()
+        end = await process.end()
         if worker.facts.state != "failed":
             worker.fail(WorkerLost(end).body())
 
