@@ -52,6 +52,8 @@ class _Answer:
     text: TextStream
     submitted_s: float
     n_tokens: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
 
 
 class Front:
@@ -188,7 +190,7 @@ class Front:
         text, finish = "", event.finish
         tokens: tuple[int, ...] = ()
         if event.token is not None:
-            self._count(answer)
+            self._count(answer, event.at_s)
             tokens, text = (event.token,), answer.text.push(event.token)
         if answer.text.stopped:
             if finish is None:
@@ -205,11 +207,14 @@ class Front:
 
     def _finished(self, event: Generated, answer: _Answer, reason: FinishReason) -> Finished:
         del self._answers[event.key]
-        return Finished(event.key[1], reason, answer.n_tokens, event.logits_digest)
+        decode_s = answer.last_s - answer.first_s
+        return Finished(event.key[1], reason, answer.n_tokens, event.logits_digest, decode_s)
 
-    def _count(self, answer: _Answer) -> None:
+    def _count(self, answer: _Answer, at_s: float) -> None:
+        answer.last_s = at_s
         if answer.n_tokens == 0:
-            self._ttft_ms = round(1000 * (time.monotonic() - answer.submitted_s), 2)
+            answer.first_s = at_s
+            self._ttft_ms = round(1000 * (at_s - answer.submitted_s), 2)
         answer.n_tokens += 1
         self._tokens_total += 1
 

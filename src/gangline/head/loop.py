@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import selectors
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ class Generated(NamedTuple):
 
     key: Key
     token: int | None  # None where the model ended its answer, or failed
+    at_s: float  # monotonic time at which its logits were there
     finish: FinishReason | None = None
     logits_digest: str | None = None
     error: ErrorBody | None = None
@@ -130,15 +132,16 @@ class StepLoop:
         if not step.sampled:
             return
         logits = self._decoder.logits(hidden, rows)
+        now_s = time.monotonic()
         events = [
-            self._sample(lane, row)
+            self._sample(lane, row, now_s)
             for lane, row in zip(step.sampled, logits, strict=True)
             if self._scheduler.is_current(lane)
         ]
         if events:
             self._emit(events)
 
-    def _sample(self, lane: Lane, logits: NDArray[np.float32]) -> Generated:
+    def _sample(self, lane: Lane, logits: NDArray[np.float32], now_s: float) -> Generated:
         """Append the lane's next token; ends the lane where that was its last."""
         key = lane.key
         if (digest := self._digests.get(key)) is not None:
@@ -148,15 +151,15 @@ class StepLoop:
             token = sample(logits, lane.sampling, len(lane.tokens))
         except GanglineError as error:
             self._forget(key)
-            return Generated(key, None, error=error.body())
+            return Generated(key, None, now_s, error=error.body())
         if token in self._end_tokens:
             self._forget(key)
-            return Generated(key, None, "stop", so_far)
+            return Generated(key, None, now_s, "stop", so_far)
         lane.tokens.append(token)
         if len(lane.tokens) >= lane.last_position:
             self._forget(key)
-            return Generated(key, token, "length", so_far)
-        return Generated(key, token, None, so_far)
+            return Generated(key, token, now_s, "length", so_far)
+        return Generated(key, token, now_s, None, so_far)
 
     def _forget(self, key: Key) -> None:
         self._scheduler.remove(key)

@@ -68,12 +68,17 @@ class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """The answer is complete. `n_tokens` counts generated tokens, the end token not counted."""
+    """The answer is complete. `n_tokens` counts generated tokens, the end token not counted.
+
+    `decode_s` is the time from the first of them to the last as the head computed them: what
+    arrives in a burst was not computed in one.
+    """
 
     id: int
     reason: FinishReason
     n_tokens: int
     logits_digest: str | None = None
+    decode_s: float = 0.0
 
 
 class Rejected(msgspec.Struct, frozen=True, tag="rejected"):

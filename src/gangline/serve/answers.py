@@ -20,10 +20,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """Measured at the node that the client is connected to; `None` where there was too little."""
+    """Measured, not estimated; `None` where there was too little."""
 
-    ttft_ms: float | None  # from the request's arrival to its first token
-    tokens_per_s: float | None  # of the tokens after the first one
+    ttft_ms: float | None  # from the request's arrival at this node to its first token
+    tokens_per_s: float | None  # of the tokens after the first one, as the head computed them
     epoch: int
     nodes: tuple[str, ...]  # ids, in the order of the stages
 

@@ -112,7 +112,6 @@ class Progress:
         self.model = model
         self.started_s = time.monotonic()
         self.first_s: float | None = None
-        self.last_s = self.started_s
         self.n_prompt = 0
         self.n_tokens = 0
         self.texts: list[str] = []
@@ -123,9 +122,8 @@ class Progress:
         if isinstance(event, Accepted):
             self.n_prompt = len(event.prompt_tokens)
         elif isinstance(event, Tokens):
-            self.last_s = time.monotonic()
             if self.first_s is None:
-                self.first_s = self.last_s
+                self.first_s = time.monotonic()
             self.n_tokens += len(event.tokens)
             self.texts.append(event.text)
         else:
@@ -139,8 +137,9 @@ class Progress:
         rate = ttft_ms = None
         if self.first_s is not None:
             ttft_ms = round((self.first_s - self.started_s) * 1e3, 3)
-            if self.last_s > self.first_s and self.n_tokens > 1:
-                rate = round((self.n_tokens - 1) / (self.last_s - self.first_s), 3)
+        done = self.finished
+        if done is not None and done.decode_s > 0 and done.n_tokens > 1:
+            rate = round((done.n_tokens - 1) / done.decode_s, 1)
         nodes = tuple(stage.node for stage in self.model.stages)
         return Timing(ttft_ms, rate, self.model.epoch, nodes)
 
