@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 NATIVE  = pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 
-.PHONY: run test check clean
+.PHONY: run test fuzz bench clean
 
 run: $(VENV)/.installed
 	@$(BIN)/gangline demo --nodes 3
@@ -14,7 +14,16 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	@scripts/check
 
-check: test
+# 10,000 malformed HTTP requests, and as many broken frames, handshakes and messages.
+fuzz: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.fuzz_http --count 10000
+	@$(BIN)/python -m tests.fuzz_frames --count 10000
+
+# Nothing else should run meanwhile.
+bench: $(VENV)/.installed-test
+	@$(BIN)/python -m benchmarks.hop
+	@$(BIN)/python -m benchmarks.lanes
+	@$(BIN)/python benchmarks/kernels.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
