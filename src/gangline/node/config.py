@@ -52,12 +52,13 @@ def check_config(config: NodeConfig) -> None:
         peer_endpoint(peer)
 
 
-def is_loopback(address: str) -> bool:
-    """Whether an address is reachable from this machine only."""
-    if address == "localhost":
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address, without a port, can only mean this machine."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(address).is_loopback
+        return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
 
