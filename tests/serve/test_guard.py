@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gangline.serve.guard import is_loopback, refusal
+from gangline.node.config import is_loopback
+from gangline.serve.guard import refusal
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
 from gangline.errors import GanglineError, NotFound, UsageError
+from gangline.node.config import is_loopback
 from gangline.serve.cluster import cluster_routes
 from gangline.serve.failures import BodyTooLarge, BodyTooSlow, WrongMethod, failure_response
-from gangline.serve.guard import Guard, is_loopback
+from gangline.serve.guard import Guard
 from gangline.serve.openai import openai_routes
 from gangline.serve.static import static_routes
 from gangline.serve.streams import ClientGone
