@@ -66,12 +66,13 @@ def operations(threads: int) -> dict[str, float]:
     one = np.ones(16, np.float32)
     cache = ops.cache(4, 64, 1, 16)
     table = ops.rope_table(np.zeros((64, 2, 8), np.float32))
+    embedding = ops.table(Tensor("w", "f32", (16, 16), np.zeros((16, 16), np.float32)))
     batch = Batch.of(ints(0), ints(3), ints(1))
     prepared = ops.batch(batch, 4, 64)
     qkv = np.zeros((1, 48), np.float32)
     calls: dict[str, Callable[[], object]] = {
         "batch": lambda: ops.batch(batch, 4, 64),
-        "embed": lambda: ops.embed(w, ints(1)),
+        "embed": lambda: ops.embed(embedding, ints(1)),
         "rms_norm": lambda: ops.rms_norm(x, one, 1e-5),
         "linear": lambda: ops.linear(x, w),
         "linear_add": lambda: ops.linear_add(x, w, x),

@@ -98,58 +98,99 @@ Activation activation_of(const std::string& name) {
   throw std::invalid_argument("activation `" + name + "` is not known");
 }
 
-// A weight and the memory that it points into.
+const uint8_t* checked(const Bytes& bytes, int64_t expected) {
+  require(size(bytes, 0) == expected, "the bytes of a matrix do not fit its shape");
+  return bytes.data();
+}
+
+Matrix sized(const std::string& dtype, int64_t rows, int64_t columns) {
+  const int64_t limit = (int64_t{1} << 31) - 1;
+  require(rows > 0 && columns > 0 && rows <= limit && columns <= limit, "an empty matrix");
+  Matrix matrix{};
+  matrix.dtype = dtype_of(dtype);
+  matrix.n = rows;
+  matrix.k = columns;
+  return matrix;
+}
+
+// Matrices as they lie in a checkpoint, pointing into the arrays that they are made from.
+Matrix dense_matrix(const Bytes& data, const std::string& dtype, int64_t rows, int64_t columns) {
+  Matrix matrix = sized(dtype, rows, columns);
+  matrix.data = checked(data, rows * row_bytes(matrix));
+  return matrix;
+}
+
+Matrix quantized_matrix(const Bytes& data, const Bytes& scales, const Bytes& offsets,
+                        const std::string& dtype, int64_t rows, int64_t columns, int bits,
+                        int group_size) {
+  require(bits == 4 || bits == 8, "only 4 and 8 bits per weight can be run");
+  require(group_size == 32 || group_size == 64 || group_size == 128,
+          "only groups of 32, 64 and 128 can be run");
+  require(columns % group_size == 0, "a row is not a whole number of groups");
+  Matrix matrix = sized(dtype, rows, columns);
+  matrix.bits = bits;
+  matrix.group_size = group_size;
+  const int64_t group_bytes = rows * (columns / group_size) * dtype_bytes(matrix.dtype);
+  matrix.data = checked(data, rows * row_bytes(matrix));
+  matrix.scales = checked(scales, group_bytes);
+  matrix.offsets = checked(offsets, group_bytes);
+  return matrix;
+}
+
+// A weight and the memory that its dense parts point into; quantized parts are repacked.
 class HeldWeight : public Weight {
  public:
   void add_dense(Bytes data, const std::string& dtype, int64_t rows, int64_t columns) {
-    Matrix part{};
-    part.dtype = dtype_of(dtype);
-    set_sizes(part, rows, columns);
-    hold(data, part.data, rows * row_bytes(part));
-    append(part);
+    Part part;
+    part.dense = dense_matrix(data, dtype, rows, columns);
+    append(part, columns);
+    held_.push_back(data);
   }
 
   void add_quantized(Bytes data, Bytes scales, Bytes offsets, const std::string& dtype,
                      int64_t rows, int64_t columns, int bits, int group_size) {
-    require(bits == 4 || bits == 8, "only 4 and 8 bits per weight can be run");
-    require(group_size == 32 || group_size == 64 || group_size == 128,
-            "only groups of 32, 64 and 128 can be run");
-    require(columns % group_size == 0, "a row is not a whole number of groups");
-    Matrix part{};
-    part.dtype = dtype_of(dtype);
-    part.bits = bits;
-    part.group_size = group_size;
-    set_sizes(part, rows, columns);
-    const int64_t group_bytes = rows * (columns / group_size) * dtype_bytes(part.dtype);
-    hold(data, part.data, rows * row_bytes(part));
-    hold(scales, part.scales, group_bytes);
-    hold(offsets, part.offsets, group_bytes);
-    append(part);
+    const Matrix source =
+        quantized_matrix(data, scales, offsets, dtype, rows, columns, bits, group_size);
+    Part part;
+    {
+      Release release;
+      part.packed = pack(source, part.memory);
+    }
+    append(part, columns);
   }
 
  private:
-  void set_sizes(Matrix& part, int64_t rows, int64_t columns) const {
-    const int64_t limit = (int64_t{1} << 31) - 1;
-    require(rows > 0 && columns > 0 && rows <= limit && columns <= limit, "an empty matrix");
+  void append(const Part& part, int64_t columns) {
     require(parts.empty() || columns == k, "stacked matrices have different numbers of columns");
-    part.n = rows;
-    part.k = columns;
-  }
-
-  void hold(const Bytes& bytes, const uint8_t*& pointer, int64_t expected) {
-    require(size(bytes, 0) == expected, "the bytes of a matrix do not fit its shape");
-    pointer = bytes.data();
-    held_.push_back(bytes);
-  }
-
-  void append(const Matrix& part) {
     parts.push_back(part);
-    n += part.n;
-    k = part.k;
+    n += part.n();
+    k = columns;
   }
 
   std::vector<Bytes> held_;
 };
+
+// An embedding: read row by row where it lies.
+class HeldTable {
+ public:
+  HeldTable(Bytes data, const std::string& dtype, int64_t rows, int64_t columns)
+      : matrix(dense_matrix(data, dtype, rows, columns)), held_{data} {}
+  HeldTable(Bytes data, Bytes scales, Bytes offsets, const std::string& dtype, int64_t rows,
+            int64_t columns, int bits, int group_size)
+      : matrix(quantized_matrix(data, scales, offsets, dtype, rows, columns, bits, group_size)),
+        held_{data, scales, offsets} {}
+
+  const Matrix matrix;
+
+ private:
+  std::vector<Bytes> held_;
+};
+
+void make_cache(Cache* cache, int64_t lanes, int64_t context, int64_t n_kv_heads, int64_t head_dim,
+                const std::string& dtype) {
+  require(dtype == "f16" || dtype == "f32", "a cache holds f16 or f32");
+  new (cache) Cache(lanes, context, n_kv_heads, head_dim, dtype_of(dtype));
+}
 
 Batch make_batch(Ints slots, Ints starts, Ints counts, int64_t lanes, int64_t context) {
   require(slots.size() == starts.size() && slots.size() == counts.size(),
@@ -165,13 +206,14 @@ void py_linear(Rows x, const HeldWeight& w, std::optional<Vector> bias, RowsOut 
   linear(x.data(), size(x, 0), w, added, y.data(), add);
 }
 
-void py_embed(const HeldWeight& table, Ints ids, RowsOut y) {
-  require(size(y, 0) == size(ids, 0) && size(y, 1) == table.k,
+void py_embed(const HeldTable& table, Ints ids, RowsOut y) {
+  require(size(y, 0) == size(ids, 0) && size(y, 1) == table.matrix.k,
           "embed: y does not have shape (T, D)");
   for (int64_t i = 0; i < size(ids, 0); ++i)
-    require(ids.data()[i] >= 0 && ids.data()[i] < table.n, "embed: an id is outside the table");
+    require(ids.data()[i] >= 0 && ids.data()[i] < table.matrix.n,
+            "embed: an id is outside the table");
   Release release;
-  embed(table, ids.data(), size(ids, 0), y.data());
+  embed(table.matrix, ids.data(), size(ids, 0), y.data());
 }
 
 void py_rms_norm(Rows x, Vector w, float eps, RowsOut y) {
@@ -262,9 +304,16 @@ NB_MODULE(_kernels, m) {
            array("offsets"), "dtype"_a, "rows"_a, "columns"_a, "bits"_a, "group_size"_a)
       .def_ro("n", &HeldWeight::n)
       .def_ro("k", &HeldWeight::k);
+  nb::class_<HeldTable>(m, "Table")
+      .def(nb::init<Bytes, const std::string&, int64_t, int64_t>(), "data"_a, "dtype"_a, "rows"_a,
+           "columns"_a)
+      .def(nb::init<Bytes, Bytes, Bytes, const std::string&, int64_t, int64_t, int, int>(),
+           "data"_a, "scales"_a, "offsets"_a, "dtype"_a, "rows"_a, "columns"_a, "bits"_a,
+           "group_size"_a)
+      .def_prop_ro("k", [](const HeldTable& table) { return table.matrix.k; });
   nb::class_<Cache>(m, "Cache")
-      .def(nb::init<int64_t, int64_t, int64_t, int64_t>(), "lanes"_a, "context"_a, "n_kv_heads"_a,
-           "head_dim"_a)
+      .def("__init__", &make_cache, "lanes"_a, "context"_a, "n_kv_heads"_a, "head_dim"_a,
+           "dtype"_a)
       .def_ro("head_dim", &Cache::head_dim)
       .def_ro("n_kv_heads", &Cache::n_kv_heads);
   nb::class_<Batch>(m, "Batch").def_prop_ro("rows", &Batch::rows);

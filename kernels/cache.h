@@ -53,8 +53,8 @@ class Batch {
 // Virtual memory for `lanes` sequences of `context` tokens; pages are touched as tokens arrive.
 class Cache {
  public:
-  Cache(int64_t lanes, int64_t context, int64_t n_kv_heads, int64_t head_dim)
-      : lanes(lanes), context(context), n_kv_heads(n_kv_heads), head_dim(head_dim) {
+  Cache(int64_t lanes, int64_t context, int64_t n_kv_heads, int64_t head_dim, Dtype dtype)
+      : lanes(lanes), context(context), n_kv_heads(n_kv_heads), head_dim(head_dim), dtype_(dtype) {
     const int64_t limit = int64_t{1} << 31;
     if (lanes < 1 || context < 1 || n_kv_heads < 1 || head_dim < 1 || lanes > limit ||
         context > limit || n_kv_heads > limit || head_dim > kMaxHeadDim)
@@ -68,18 +68,19 @@ class Cache {
                          static_cast<double>(lanes);
     if (bytes > 9e18) throw std::bad_alloc();
     const size_t n = static_cast<size_t>(head_size_ * n_kv_heads * lanes);
-    memory_ = std::calloc(n * sizeof(float) + kAlignment, 1);
+    memory_ = std::calloc(n * static_cast<size_t>(dtype_bytes(dtype)) + kAlignment, 1);
     if (!memory_) throw std::bad_alloc();
     const uintptr_t address = reinterpret_cast<uintptr_t>(memory_);
-    floats_ = reinterpret_cast<float*>((address + kAlignment - 1) / kAlignment * kAlignment);
+    numbers_ = reinterpret_cast<uint8_t*>((address + kAlignment - 1) / kAlignment * kAlignment);
   }
   ~Cache() { std::free(memory_); }
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
 
   CacheRow row(int64_t slot, int64_t kv_head) const {
-    float* keys = floats_ + (slot * n_kv_heads + kv_head) * head_size_;
-    return {keys, keys + keys_size_, head_dim, value_stride_};
+    const int64_t bytes = dtype_bytes(dtype_);
+    uint8_t* keys = numbers_ + (slot * n_kv_heads + kv_head) * head_size_ * bytes;
+    return {keys, keys + keys_size_ * bytes, head_dim, value_stride_, dtype_};
   }
 
   const int64_t lanes, context, n_kv_heads, head_dim;
@@ -87,8 +88,9 @@ class Cache {
  private:
   static constexpr size_t kAlignment = 64;
   int64_t value_stride_, keys_size_, head_size_;
+  Dtype dtype_;
   void* memory_;
-  float* floats_;
+  uint8_t* numbers_;
 };
 
 }  // namespace gangline

@@ -7,6 +7,11 @@
 #if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
 #include <immintrin.h>
 #include <intrin.h>
+#elif defined(GANGLINE_X86)
+#include <cpuid.h>
+#endif
+#if defined(GANGLINE_ARM64) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace gangline {
@@ -21,7 +26,7 @@ struct Path {
 #if defined(GANGLINE_X86)
 #if defined(_MSC_VER) && !defined(__clang__)
 // Intel 64 Software Developer's Manual, vol. 2A, CPUID; XCR0 says which registers the system saves.
-bool cpu_has(unsigned long long saved, int leaf1_ecx, int leaf7_ebx) {
+bool cpu_has(unsigned long long saved, int leaf1_ecx, int leaf7_ebx, int leaf7_ecx = 0) {
   int leaf[4];
   __cpuid(leaf, 0);
   if (leaf[0] < 7) return false;
@@ -30,23 +35,48 @@ bool cpu_has(unsigned long long saved, int leaf1_ecx, int leaf7_ebx) {
   if ((leaf[2] & (leaf1_ecx | os_saves)) != (leaf1_ecx | os_saves)) return false;
   if ((_xgetbv(0) & saved) != saved) return false;
   __cpuidex(leaf, 7, 0);
-  return (leaf[1] & leaf7_ebx) == leaf7_ebx;
+  return (leaf[1] & leaf7_ebx) == leaf7_ebx && (leaf[2] & leaf7_ecx) == leaf7_ecx;
 }
 constexpr int kFmaF16c = (1 << 12) | (1 << 29);
 constexpr int kAvx2 = 1 << 5;
 constexpr int kAvx512 = (1 << 16) | (1 << 17) | (1 << 30) | static_cast<int>(1u << 31);
+constexpr int kVnni = 1 << 11;
 bool has_avx2() { return cpu_has(0x6, kFmaF16c, kAvx2); }
-bool has_avx512() { return cpu_has(0xe6, kFmaF16c, kAvx2 | kAvx512); }
+bool has_avxvnni() {
+  if (!has_avx2()) return false;
+  int leaf[4];
+  __cpuidex(leaf, 7, 1);
+  return (leaf[0] & (1 << 4)) != 0;
+}
+bool has_avx512() { return cpu_has(0xe6, kFmaF16c, kAvx2 | kAvx512, kVnni); }
 #else
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("f16c");
 }
+bool has_avxvnni() {
+  if (!has_avx2() || __get_cpuid_max(0, nullptr) < 7) return false;
+  unsigned a, b, c, d;
+  __cpuid_count(7, 1, a, b, c, d);
+  return (a & (1u << 4)) != 0;
+}
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 #endif
+#endif
+
+#if defined(GANGLINE_ARM64)
+bool has_dotprod() {
+#if defined(__linux__)
+  constexpr unsigned long kAsimdDotProduct = 1ul << 20;  // HWCAP_ASIMDDP of the kernel's hwcap.h
+  return (getauxval(AT_HWCAP) & kAsimdDotProduct) != 0;
+#else
+  return true;  // every Apple silicon; Windows on Arm asks for Armv8.2 since version 11
+#endif
+}
 #endif
 
 // In order of speed.
@@ -54,10 +84,12 @@ const Path kPaths[] = {
     {"scalar", [] { return true; }, kernels_scalar},
 #if defined(GANGLINE_X86)
     {"avx2", has_avx2, kernels_avx2},
+    {"avxvnni", has_avxvnni, kernels_avxvnni},
     {"avx512", has_avx512, kernels_avx512},
 #endif
 #if defined(GANGLINE_ARM64)
     {"neon", [] { return true; }, kernels_neon},
+    {"dotprod", has_dotprod, kernels_dotprod},
 #endif
 };
 

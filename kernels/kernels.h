@@ -19,7 +19,7 @@ constexpr int64_t kMaxHeadDim = 512;
 constexpr int64_t kBlock = 64;
 
 // A matrix (n, k) as it lies in a checkpoint, rows without gaps.
-// bits == 0: dense numbers of `dtype`. bits == 4 or 8: whole numbers q packed from the lowest bits
+// bits == 0: dense numbers of `dtype`; `linear` takes only these. bits == 4 or 8: whole numbers q packed from the lowest bits
 // of little-endian words upwards, meaning scale * q + offset; scales and offsets are (n, k /
 // group_size) of `dtype`, and k is a multiple of group_size (32, 64 or 128).
 struct Matrix {
@@ -40,15 +40,41 @@ inline int64_t row_bytes(const Matrix& w) {
   return w.bits ? w.k * w.bits / 8 : w.k * dtype_bytes(w.dtype);
 }
 
+// A group-affine matrix (n, k) repacked into panels of 16 rows. A panel is its groups in order; a
+// group is 16 scales, 16 offsets, then 64-byte vectors of codes (pack.cpp says in which order).
+// Rows that fill up the last panel are never written out.
+struct Packed {
+  const uint8_t* data;  // 64-byte aligned
+  int64_t n;
+  int64_t k;
+  int32_t bits;
+  int32_t group_size;
+  Dtype dtype;
+
+  int64_t n_panels() const { return (n + 15) / 16; }
+  int64_t panel_bytes() const {
+    return k / group_size * (32 * dtype_bytes(dtype) + int64_t{16} * group_size * bits / 8);
+  }
+};
+
+// One row of activations as signed bytes: x[c] is about factors[c / group_size] * codes[c]. sums
+// are the groups' sums of codes. A group with a NaN or an infinity has a factor of NaN.
+struct QuantizedRow {
+  int8_t* codes;   // (k)
+  float* factors;  // (k / group_size)
+  int32_t* sums;   // (k / group_size)
+};
+
 // Keys and values of one cache slot and one key/value head.
 // Keys are (blocks, head_dim, kBlock): the positions of a block side by side, so that one vector
 // holds one dimension of 16 keys. Values are (blocks * kBlock, value_stride), value_stride being
 // head_dim rounded up to 16; the rest of each row is zero.
 struct CacheRow {
-  float* keys;
-  float* values;
+  uint8_t* keys;
+  uint8_t* values;
   int64_t head_dim;
-  int64_t value_stride;
+  int64_t value_stride;  // in numbers
+  Dtype dtype;           // f32, or f16 (rounded to the nearest, ties to even)
 };
 
 struct Kernels {
@@ -59,7 +85,14 @@ struct Kernels {
   void (*linear)(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_t first,
                  int64_t last, const float* bias, float* y, int64_t y_stride, bool add);
 
-  // y (k) = row `row` of w as floats.
+  // The same for a packed matrix, rows 16 first..16 last; x is quantized by groups of w's size.
+  void (*linear_packed)(const QuantizedRow* x, int64_t t, const Packed& w, int64_t first,
+                        int64_t last, const float* bias, float* y, int64_t y_stride, bool add);
+
+  // One row x (k), group_size a multiple of 32.
+  void (*quantize_row)(const float* x, int64_t k, int64_t group_size, const QuantizedRow& out);
+
+  // y (k) = row `row` of a dense w as floats.
   void (*unpack_row)(const Matrix& w, int64_t row, float* y);
 
   // y (t, d) = x / sqrt(mean(x * x) + eps) * w, row by row.
@@ -86,7 +119,9 @@ struct Kernels {
 // One table per path; a path that this build does not have is not linked.
 const Kernels& kernels_scalar();
 const Kernels& kernels_avx2();
+const Kernels& kernels_avxvnni();
 const Kernels& kernels_avx512();
 const Kernels& kernels_neon();
+const Kernels& kernels_dotprod();
 
 }  // namespace gangline

@@ -1,4 +1,4 @@
-// What dense and quantized matrices share: the walk over tiles, and how results are written.
+// What dense and packed matrices share: the walk over tiles, and how results are written.
 //
 // A tile is N rows of the matrix times T rows of x. Each of its N * T sums has its own 16 lanes, so
 // tiles of any size give the same bits; their size only decides how often a number is loaded.
@@ -22,6 +22,19 @@ struct Output {
     float* to = y + t * stride + n;
     if (bias) value += bias[n];
     *to = add ? *to + value : value;
+  }
+
+  // The first `used` of 16 results for columns n...
+  void write16(int64_t t, int64_t n, int64_t used, F32x16 values) const {
+    float* to = y + t * stride + n;
+    if (used == kLanes) {
+      if (bias) values = gangline::GANGLINE_PATH::add(values, load(bias + n));
+      store(to, add ? gangline::GANGLINE_PATH::add(load(to), values) : values);
+      return;
+    }
+    float lanes[kLanes];
+    store(lanes, values);
+    for (int64_t i = 0; i < used; ++i) write(t, n + i, lanes[i]);
   }
 };
 
@@ -50,10 +63,10 @@ inline void walk(const Tile& tile, int64_t first, int64_t last, int64_t n_rows, 
 
 void linear_dense(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_t first,
                   int64_t last, const Output& out);
-void linear_quantized(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_t first,
-                      int64_t last, const Output& out);
-void unpack_dense(const Matrix& w, int64_t row, float* y);
-void unpack_quantized(const Matrix& w, int64_t row, float* y);
+void linear_packed(const QuantizedRow* x, int64_t t, const Packed& w, int64_t first, int64_t last,
+                   const Output& out);
+void quantize_row(const float* x, int64_t k, int64_t group_size, const QuantizedRow& out);
+void unpack_row(const Matrix& w, int64_t row, float* y);
 
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

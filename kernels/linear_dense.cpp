@@ -63,7 +63,7 @@ void linear_dense(const float* x, int64_t x_stride, int64_t t, const Matrix& w, 
   }
 }
 
-void unpack_dense(const Matrix& w, int64_t row, float* y) {
+void unpack_row(const Matrix& w, int64_t row, float* y) {
   const uint8_t* p = w.data + row * row_bytes(w);
   switch (w.dtype) {
     case Dtype::f32: return unpack<Dtype::f32>(p, w.k, y);

@@ -11,50 +11,91 @@ namespace {
 // What one thread does in a nanosecond, roughly: only decides when threads are worth waking.
 constexpr double kBytesPerNs = 25.0;
 constexpr double kMultiplyAddsPerNs = 25.0;
+constexpr double kPackedMultiplyAddsPerNs = 100.0;
 
-double linear_ns(const Weight& w, int64_t t) {
-  double bytes = 0;
-  for (const Matrix& part : w.parts)
-    bytes += static_cast<double>(part.n) * static_cast<double>(row_bytes(part));
-  const double work = static_cast<double>(w.n) * static_cast<double>(w.k) * static_cast<double>(t);
-  return std::max(bytes / kBytesPerNs, work / kMultiplyAddsPerNs);
+// Rows of a weight are dealt out to threads in units of a panel.
+constexpr int64_t kUnit = 16;
+
+// Rows of activations for packed weights; the memory grows to the largest step and is kept.
+class QuantizedRows {
+ public:
+  // Quantize x (t, k) by groups of group_size, on all threads.
+  void set(const float* x, int64_t t, int64_t k, int64_t group_size) {
+    resize(t, k, group_size);
+    const Kernels& run = kernels();
+    const double ns = static_cast<double>(t) * static_cast<double>(k) / 8.0;
+    parallel_for(t, ns, [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row)
+        run.quantize_row(x + row * k, k, group_size, rows_[static_cast<size_t>(row)]);
+    });
+  }
+  const QuantizedRow* rows() const { return rows_.data(); }
+
+ private:
+  void resize(int64_t t, int64_t k, int64_t group_size) {
+    const int64_t n_groups = k / group_size;
+    grow(codes_, t * k);
+    grow(factors_, t * n_groups);
+    grow(sums_, t * n_groups);
+    rows_.clear();
+    for (int64_t row = 0; row < t; ++row)
+      rows_.push_back({codes_.data() + row * k, factors_.data() + row * n_groups,
+                       sums_.data() + row * n_groups});
+  }
+  template <class T>
+  static void grow(std::vector<T>& memory, int64_t n) {
+    if (memory.size() < static_cast<size_t>(n)) memory.resize(static_cast<size_t>(n));
+  }
+
+  std::vector<int8_t> codes_;
+  std::vector<float> factors_;
+  std::vector<int32_t> sums_;
+  std::vector<QuantizedRow> rows_;
+};
+
+double part_ns(const Part& part, int64_t k, int64_t t) {
+  const double bytes = static_cast<double>(part.n_bytes());
+  const double work = static_cast<double>(part.n()) * static_cast<double>(k) *
+                      static_cast<double>(t);
+  const double speed = part.is_packed() ? kPackedMultiplyAddsPerNs : kMultiplyAddsPerNs;
+  return std::max(bytes / kBytesPerNs, work / speed);
 }
 
-// Rows first..last of the stacked weight into columns first..last of y (t, n).
-void linear_range(const Kernels& run, const float* x, int64_t t, const Weight& w, int64_t first,
-                  int64_t last, const float* bias, float* y, int64_t y_stride, bool add) {
-  int64_t start = 0;  // of this part within the stack
-  for (const Matrix& part : w.parts) {
-    const int64_t begin = std::max(first, start) - start;
-    const int64_t end = std::min(last, start + part.n) - start;
-    if (begin < end)
-      run.linear(x, w.k, t, part, begin, end, bias ? bias + start : nullptr, y + start, y_stride,
-                 add);
-    start += part.n;
-  }
+// Columns start.. of y (t, w.n) are x times one part of w.
+void linear_part(const float* x, int64_t t, const Weight& w, const Part& part, int64_t start,
+                 const QuantizedRow* rows, const float* bias, float* y, bool add) {
+  const Kernels& run = kernels();
+  const int64_t n = part.n(), n_units = (n + kUnit - 1) / kUnit;
+  const float* added = bias ? bias + start : nullptr;
+  parallel_for(n_units, part_ns(part, w.k, t), [&](int64_t first, int64_t last) {
+    if (part.is_packed()) {
+      run.linear_packed(rows, t, part.packed, first, last, added, y + start, w.n, add);
+    } else {
+      run.linear(x, w.k, t, part.dense, first * kUnit, std::min(last * kUnit, n), added, y + start,
+                 w.n, add);
+    }
+  });
 }
 
 }  // namespace
 
 void linear(const float* x, int64_t t, const Weight& w, const float* bias, float* y, bool add) {
-  const Kernels& run = kernels();
-  parallel_for(w.n, linear_ns(w, t), [&](int64_t first, int64_t last) {
-    linear_range(run, x, t, w, first, last, bias, y, w.n, add);
-  });
+  thread_local QuantizedRows rows;
+  int64_t quantized_by = 0, start = 0;
+  for (const Part& part : w.parts) {
+    if (part.is_packed() && quantized_by != part.packed.group_size) {
+      quantized_by = part.packed.group_size;
+      rows.set(x, t, w.k, quantized_by);
+    }
+    linear_part(x, t, w, part, start, rows.rows(), bias, y, add);
+    start += part.n();
+  }
 }
 
-void embed(const Weight& table, const int32_t* ids, int64_t t, float* y) {
+void embed(const Matrix& table, const int32_t* ids, int64_t t, float* y) {
   const Kernels& run = kernels();
-  for (int64_t row = 0; row < t; ++row) {
-    int64_t id = ids[row];
-    for (const Matrix& part : table.parts) {
-      if (id < part.n) {
-        run.unpack_row(part, id, y + row * table.k);
-        break;
-      }
-      id -= part.n;
-    }
-  }
+  const auto unpack = table.bits ? unpack_quantized : run.unpack_row;
+  for (int64_t row = 0; row < t; ++row) unpack(table, ids[row], y + row * table.k);
 }
 
 void rms_norm(const float* x, int64_t t, int64_t d, const float* w, float eps, float* y) {
@@ -113,7 +154,8 @@ void attend(const float* qkv, const Cache& cache, const Batch& batch, int64_t n_
 }
 
 void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
-               const Weight& down, const float* down_bias, Activation activation, float* residual) {
+               const Weight& down, const float* down_bias, Activation activation,
+               float* residual) {
   const Kernels& run = kernels();
   const int64_t ffn = down.k;
   // Grows to the largest step of this thread and is kept.
@@ -121,14 +163,15 @@ void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* ga
   scratch.resize(std::max(scratch.size(), static_cast<size_t>(t * 3 * ffn)));
   float* both = scratch.data();                  // (t, 2 ffn): gate, up
   float* hidden = scratch.data() + t * 2 * ffn;  // (t, ffn)
-  // The thread that has a range of gates computes the same range of ups, and joins them.
-  parallel_for(ffn, linear_ns(gate_up, t), [&](int64_t first, int64_t last) {
-    linear_range(run, x, t, gate_up, first, last, gate_up_bias, both, 2 * ffn, false);
-    linear_range(run, x, t, gate_up, ffn + first, ffn + last, gate_up_bias, both, 2 * ffn, false);
-    for (int64_t row = 0; row < t; ++row) {
+  linear(x, t, gate_up, gate_up_bias, both, false);
+  // Units of 64 numbers of one row; elementwise, so how they are cut changes nothing.
+  const int64_t per_row = (ffn + 63) / 64;
+  parallel_for(t * per_row, static_cast<double>(t * ffn), [&](int64_t first, int64_t last) {
+    for (int64_t unit = first; unit < last; ++unit) {
+      const int64_t row = unit / per_row, at = unit % per_row * 64;
       const float* gates = both + row * 2 * ffn;
-      run.gate(gates + first, gates + ffn + first, last - first, activation,
-               hidden + row * ffn + first);
+      run.gate(gates + at, gates + ffn + at, std::min<int64_t>(64, ffn - at), activation,
+               hidden + row * ffn + at);
     }
   });
   linear(hidden, t, down, down_bias, residual, true);

@@ -8,12 +8,27 @@
 
 #include "cache.h"
 #include "kernels.h"
+#include "pack.h"
 
 namespace gangline {
 
+// One matrix of a weight: dense, read where it lies, or packed, in memory of its own.
+struct Part {
+  Matrix dense{};
+  Packed packed{};
+  std::shared_ptr<PackedMemory> memory;
+
+  bool is_packed() const { return memory != nullptr; }
+  int64_t n() const { return is_packed() ? packed.n : dense.n; }
+  // Bytes that a product reads.
+  int64_t n_bytes() const {
+    return is_packed() ? packed.n_panels() * packed.panel_bytes() : dense.n * row_bytes(dense);
+  }
+};
+
 // A weight is one or more matrices of equal k, stacked along n; nothing is copied to stack them.
 struct Weight {
-  std::vector<Matrix> parts;
+  std::vector<Part> parts;
   int64_t n = 0;
   int64_t k = 0;
 };
@@ -21,8 +36,8 @@ struct Weight {
 // y (t, n) = x (t, k) @ w.T + bias (null: none); `add`: plus what y held.
 void linear(const float* x, int64_t t, const Weight& w, const float* bias, float* y, bool add);
 
-// y (t, k) = rows ids (t) of the table.
-void embed(const Weight& table, const int32_t* ids, int64_t t, float* y);
+// y (t, k) = rows ids (t) of the table, as it lies in the checkpoint.
+void embed(const Matrix& table, const int32_t* ids, int64_t t, float* y);
 
 void rms_norm(const float* x, int64_t t, int64_t d, const float* w, float eps, float* y);
 

@@ -22,9 +22,15 @@
 #if defined(GANGLINE_PATH_AVX512)
 #define GANGLINE_PATH avx512
 #include "simd_avx512.h"
+#elif defined(GANGLINE_PATH_AVXVNNI)
+#define GANGLINE_PATH avxvnni
+#include "simd_avx2.h"
 #elif defined(GANGLINE_PATH_AVX2)
 #define GANGLINE_PATH avx2
 #include "simd_avx2.h"
+#elif defined(GANGLINE_PATH_DOTPROD)
+#define GANGLINE_PATH dotprod
+#include "simd_neon.h"
 #elif defined(GANGLINE_PATH_NEON)
 #define GANGLINE_PATH neon
 #include "simd_neon.h"
@@ -59,6 +65,11 @@ template <>
 struct Numbers<Dtype::f32> {
   static constexpr int64_t bytes = 4;
   static F32x16 load16(const uint8_t* p) { return load_f32(p); }
+  static void store16(uint8_t* p, F32x16 v) {
+    float lanes[kLanes];
+    store(lanes, v);
+    std::memcpy(p, lanes, sizeof lanes);
+  }
   static float one(const uint8_t* p) {
     float x;
     std::memcpy(&x, p, 4);
@@ -70,6 +81,7 @@ template <>
 struct Numbers<Dtype::f16> {
   static constexpr int64_t bytes = 2;
   static F32x16 load16(const uint8_t* p) { return load_f16(p); }
+  static void store16(uint8_t* p, F32x16 v) { store_f16(p, v); }
   static float one(const uint8_t* p) {
     uint16_t bits;
     std::memcpy(&bits, p, 2);

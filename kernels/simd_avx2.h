@@ -1,4 +1,5 @@
-// F32x16 as two ymm registers; needs AVX2, FMA and F16C. See simd_scalar.h for the meaning.
+// F32x16 as two ymm registers; needs AVX2, FMA and F16C. See simd_scalar.h for the meaning. Compiled
+// twice: the path `avxvnni` has VPDPBUSD in its 256-bit form.
 #pragma once
 
 #include <immintrin.h>
@@ -6,7 +7,7 @@
 #include <cstdint>
 
 namespace gangline {
-namespace avx2 {
+namespace GANGLINE_PATH {
 
 struct F32x16 {
   __m256 lo, hi;
@@ -79,27 +80,107 @@ inline F32x16 load_bf16(const uint8_t* p) {
   return {from_bf16(_mm_loadu_si128(halves)), from_bf16(_mm_loadu_si128(halves + 1))};
 }
 
-struct Affine8 {
-  __m256 scale, offset;
-  Affine8() = default;
-  Affine8(float s, float o) : scale(_mm256_set1_ps(s)), offset(_mm256_set1_ps(o)) {}
-  __m256 eight(__m128i bytes) const {
-    return _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), offset);
-  }
-  F32x16 of(__m128i bytes) const { return {eight(bytes), eight(_mm_unpackhi_epi64(bytes, bytes))}; }
-  F32x16 load16(const uint8_t* p) const {
-    return of(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
+inline void store_f16(uint8_t* p, F32x16 a) {
+  __m128i* halves = reinterpret_cast<__m128i*>(p);
+  _mm_storeu_si128(halves, _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128(halves + 1, _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
+}
+
+constexpr int kSharedHeads = 2;
+
+struct I32x16 {
+  __m256i lo, hi;
 };
-struct Affine4 : Affine8 {
-  Affine4() = default;
-  Affine4(float s, float o) : Affine8(s, o) {}
-  F32x16 load16(const uint8_t* p) const {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-    const __m128i both = _mm_unpacklo_epi8(bytes, _mm_srli_epi16(bytes, 4));
-    return of(_mm_and_si128(both, _mm_set1_epi8(15)));
+inline F32x16 to_float(I32x16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+inline F32x16 abs(F32x16 a) {
+  const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  return {_mm256_and_ps(a.lo, mask), _mm256_and_ps(a.hi, mask)};
+}
+inline I32x16 add(I32x16 a, I32x16 b) {
+  return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
+}
+inline I32x16 set1_i32(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+
+inline void store_i8(int8_t* p, F32x16 a) {
+  const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+  const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);
+  const __m128i bytes =
+      _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+
+struct Codes {
+  __m256i lo, hi;
+};
+inline Codes load_codes(const uint8_t* p) {
+  const __m256i* words = reinterpret_cast<const __m256i*>(p);
+  return {_mm256_load_si256(words), _mm256_load_si256(words + 1)};
+}
+inline Codes low_nibbles(Codes a) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)};
+}
+inline Codes high_nibbles(Codes a) {
+  return low_nibbles({_mm256_srli_epi16(a.lo, 4), _mm256_srli_epi16(a.hi, 4)});
+}
+inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+#if defined(GANGLINE_PATH_AVXVNNI)
+// VPDPBUSD multiplies unsigned by signed bytes and cannot overflow here, whatever the bits.
+struct Dots {
+  __m256i lo = _mm256_setzero_si256(), hi = lo;
+  void add(Codes w, int32_t x) {
+    const __m256i xs = _mm256_set1_epi32(x);
+    lo = _mm256_dpbusd_avx_epi32(lo, w.lo, xs);
+    hi = _mm256_dpbusd_avx_epi32(hi, w.hi, xs);
   }
+  void settle() {}
+  I32x16 total() const { return {lo, hi}; }
+};
+struct Dots4 : Dots {};
+struct Dots8 : Dots {
+  static constexpr int32_t kShift = 0;
+};
+#else
+// Pairs of products of 4-bit codes stay below 15 * 127 * 2 = 3810: eight of them fit 16 bits.
+struct Dots4 {
+  __m256i near_lo = _mm256_setzero_si256(), near_hi = near_lo;  // 16 bits
+  __m256i lo = near_lo, hi = near_lo;
+  void add(Codes w, int32_t x) {
+    const __m256i xs = _mm256_set1_epi32(x);
+    near_lo = _mm256_add_epi16(near_lo, _mm256_maddubs_epi16(w.lo, xs));
+    near_hi = _mm256_add_epi16(near_hi, _mm256_maddubs_epi16(w.hi, xs));
+  }
+  void settle() {
+    const __m256i ones = _mm256_set1_epi16(1);
+    lo = _mm256_add_epi32(lo, _mm256_madd_epi16(near_lo, ones));
+    hi = _mm256_add_epi32(hi, _mm256_madd_epi16(near_hi, ones));
+    near_lo = near_hi = _mm256_setzero_si256();
+  }
+  I32x16 total() const { return {lo, hi}; }
+};
+// 8-bit codes minus 128 are signed; |w| * (x with w's sign) pairs stay below 128 * 127 * 2 < 2^15.
+struct Dots8 {
+  static constexpr int32_t kShift = 128;
+  __m256i lo = _mm256_setzero_si256(), hi = lo;
+  static __m256i products(__m256i w, __m256i xs) {
+    const __m256i centred = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+    const __m256i pairs =
+        _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(xs, centred));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  }
+  void add(Codes w, int32_t x) {
+    const __m256i xs = _mm256_set1_epi32(x);
+    lo = _mm256_add_epi32(lo, products(w.lo, xs));
+    hi = _mm256_add_epi32(hi, products(w.hi, xs));
+  }
+  void settle() {}
+  I32x16 total() const { return {lo, hi}; }
 };
 
-}  // namespace avx2
+#endif
+
+constexpr int kPackedRows = 4;
+
+}  // namespace GANGLINE_PATH
 }  // namespace gangline

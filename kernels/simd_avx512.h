@@ -1,4 +1,4 @@
-// F32x16 as one zmm register; needs AVX-512 F, BW, DQ and VL. See simd_scalar.h for the meaning.
+// F32x16 as one zmm register; needs AVX-512 F, BW, DQ, VL and VNNI. See simd_scalar.h for the meaning.
 #pragma once
 
 #include <immintrin.h>
@@ -54,31 +54,50 @@ inline F32x16 load_bf16(const uint8_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))};
 }
 
-// The 16 possible values of a group in one register: a number is an index into it.
-struct Affine4 {
-  __m512 table;
-  Affine4() = default;
-  Affine4(float scale, float offset)
-      : table(_mm512_fmadd_ps(_mm512_set1_ps(scale), iota().v, _mm512_set1_ps(offset))) {}
-  F32x16 load16(const uint8_t* p) const {
-    // Bytes to 32-bit lanes, byte i / 2 for lane i, then the odd lanes' high halves down;
-    // the permutation looks at the lowest 4 bits only.
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-    const __m512i pairs = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(bytes, bytes));
-    const __m512i shifts = _mm512_set1_epi64(0x0000000400000000);
-    return {_mm512_permutexvar_ps(_mm512_srlv_epi32(pairs, shifts), table)};
-  }
+inline void store_f16(uint8_t* p, F32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+constexpr int kSharedHeads = 4;  // heads of attention that are computed together
+
+struct I32x16 {
+  __m512i v;
 };
-struct Affine8 {
-  __m512 scale, offset;
-  Affine8() = default;
-  Affine8(float s, float o) : scale(_mm512_set1_ps(s)), offset(_mm512_set1_ps(o)) {}
-  F32x16 load16(const uint8_t* p) const {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    const __m512 q = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
-    return {_mm512_fmadd_ps(scale, q, offset)};
-  }
+inline F32x16 to_float(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline F32x16 abs(F32x16 a) { return {_mm512_abs_ps(a.v)}; }
+
+// Rounded to the nearest whole number, ties to even; |a| < 128.
+inline void store_i8(int8_t* p, F32x16 a) {
+  const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+
+struct Codes {
+  __m512i v;
 };
+inline Codes load_codes(const uint8_t* p) { return {_mm512_load_si512(p)}; }
+inline Codes low_nibbles(Codes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
+inline Codes high_nibbles(Codes a) {
+  return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
+}
+inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+// VPDPBUSD multiplies unsigned by signed bytes and cannot overflow here, whatever the bits.
+struct Dots {
+  __m512i sum = _mm512_setzero_si512();
+  void add(Codes w, int32_t x) { sum = _mm512_dpbusd_epi32(sum, w.v, _mm512_set1_epi32(x)); }
+  void settle() {}
+  I32x16 total() const { return {sum}; }
+};
+struct Dots4 : Dots {};
+struct Dots8 : Dots {
+  static constexpr int32_t kShift = 0;  // codes are taken as they are
+};
+inline I32x16 add(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
+
+constexpr int kPackedRows = 8;  // rows of x that share one read of a panel
 
 }  // namespace avx512
 }  // namespace gangline

@@ -1,4 +1,5 @@
-// F32x16 as four q registers; 64-bit Arm. See simd_scalar.h for the meaning.
+// F32x16 as four q registers; 64-bit Arm. See simd_scalar.h for the meaning. Compiled twice: the
+// path `dotprod` has the dot product instructions of Armv8.2.
 #pragma once
 
 #include <arm_neon.h>
@@ -7,7 +8,7 @@
 #include <cstring>
 
 namespace gangline {
-namespace neon {
+namespace GANGLINE_PATH {
 
 struct F32x16 {
   float32x4_t v[4];
@@ -90,29 +91,80 @@ inline F32x16 load_bf16(const uint8_t* p) {
   });
 }
 
-struct Affine8 {
-  float32x4_t scale, offset;
-  Affine8() = default;
-  Affine8(float s, float o) : scale(vdupq_n_f32(s)), offset(vdupq_n_f32(o)) {}
-  float32x4_t four(uint16x4_t q) const {
-    return vfmaq_f32(offset, scale, vcvtq_f32_u32(vmovl_u16(q)));
-  }
-  F32x16 of(uint8x16_t bytes) const {
-    const uint16x8_t lo = vmovl_u8(vget_low_u8(bytes)), hi = vmovl_u8(vget_high_u8(bytes));
-    return {{four(vget_low_u16(lo)), four(vget_high_u16(lo)), four(vget_low_u16(hi)),
-             four(vget_high_u16(hi))}};
-  }
-  F32x16 load16(const uint8_t* p) const { return of(vld1q_u8(p)); }
-};
-struct Affine4 : Affine8 {
-  Affine4() = default;
-  Affine4(float s, float o) : Affine8(s, o) {}
-  F32x16 load16(const uint8_t* p) const {
-    const uint8x8_t bytes = vld1_u8(p);
-    const uint8x8x2_t both = vzip_u8(vand_u8(bytes, vdup_n_u8(15)), vshr_n_u8(bytes, 4));
-    return of(vcombine_u8(both.val[0], both.val[1]));
-  }
-};
+inline void store_f16(uint8_t* p, F32x16 a) {
+  for (int i = 0; i < 4; ++i) vst1_u8(p + 8 * i, vreinterpret_u8_f16(vcvt_f16_f32(a.v[i])));
+}
 
-}  // namespace neon
+constexpr int kSharedHeads = 2;
+
+struct I32x16 {
+  int32x4_t v[4];
+};
+inline I32x16 add(I32x16 a, I32x16 b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = vaddq_s32(a.v[i], b.v[i]);
+  return a;
+}
+inline I32x16 set1_i32(int32_t x) {
+  const int32x4_t v = vdupq_n_s32(x);
+  return {{v, v, v, v}};
+}
+inline F32x16 to_float(I32x16 a) {
+  return each([&](int i) { return vcvtq_f32_s32(a.v[i]); });
+}
+inline F32x16 abs(F32x16 a) {
+  return each([&](int i) { return vabsq_f32(a.v[i]); });
+}
+inline void store_i8(int8_t* p, F32x16 a) {
+  const int16x8_t lo = vcombine_s16(vmovn_s32(vcvtnq_s32_f32(a.v[0])),
+                                    vmovn_s32(vcvtnq_s32_f32(a.v[1])));
+  const int16x8_t hi = vcombine_s16(vmovn_s32(vcvtnq_s32_f32(a.v[2])),
+                                    vmovn_s32(vcvtnq_s32_f32(a.v[3])));
+  vst1q_s8(p, vcombine_s8(vmovn_s16(lo), vmovn_s16(hi)));
+}
+
+struct Codes {
+  uint8x16_t v[4];
+};
+inline Codes load_codes(const uint8_t* p) {
+  return {{vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48)}};
+}
+inline Codes low_nibbles(Codes a) {
+  for (int i = 0; i < 4; ++i) a.v[i] = vandq_u8(a.v[i], vdupq_n_u8(15));
+  return a;
+}
+inline Codes high_nibbles(Codes a) {
+  for (int i = 0; i < 4; ++i) a.v[i] = vshrq_n_u8(a.v[i], 4);
+  return a;
+}
+inline void prefetch(const uint8_t* p) { __builtin_prefetch(p); }
+
+// Codes minus kShift are signed bytes.
+template <int32_t Shift>
+struct Dots {
+  static constexpr int32_t kShift = Shift;
+  I32x16 sum = set1_i32(0);
+  void add(Codes w, int32_t x) {
+    const int8x16_t xs = vreinterpretq_s8_s32(vdupq_n_s32(x));
+    for (int i = 0; i < 4; ++i) {
+      const int8x16_t codes =
+          vreinterpretq_s8_u8(Shift ? veorq_u8(w.v[i], vdupq_n_u8(Shift)) : w.v[i]);
+#if defined(__ARM_FEATURE_DOTPROD)
+      sum.v[i] = vdotq_s32(sum.v[i], codes, xs);
+#else
+      const int16x8_t lo = vmull_s8(vget_low_s8(codes), vget_low_s8(xs));
+      const int16x8_t hi = vmull_s8(vget_high_s8(codes), vget_high_s8(xs));
+      const int32x4_t pairs = vpaddq_s32(vpaddlq_s16(lo), vpaddlq_s16(hi));
+      sum.v[i] = vaddq_s32(sum.v[i], pairs);
+#endif
+    }
+  }
+  void settle() {}
+  I32x16 total() const { return sum; }
+};
+using Dots4 = Dots<0>;
+using Dots8 = Dots<128>;
+
+constexpr int kPackedRows = 4;
+
+}  // namespace GANGLINE_PATH
 }  // namespace gangline

@@ -114,26 +114,98 @@ inline F32x16 load_bf16(const uint8_t* p) {
   return each([&](int i) { return float_of(static_cast<uint32_t>(h[i]) << 16); });
 }
 
-// 16 packed numbers of one group as floats: scale * q + offset, rounded once.
-struct Affine4 {
-  float scale, offset;
-  Affine4() = default;
-  Affine4(float s, float o) : scale(s), offset(o) {}
-  F32x16 load16(const uint8_t* p) const {  // 8 bytes
-    return each([&](int i) {
-      const int q = (p[i / 2] >> (4 * (i % 2))) & 15;
-      return std::fma(scale, static_cast<float>(q), offset);
-    });
+// To half precision, rounded to the nearest, ties to even.
+inline uint16_t to_f16(float x) {
+  const uint32_t bits = bits_of(x), sign = (bits >> 16) & 0x8000u, size = bits & 0x7fffffffu;
+  if (size > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((size >> 13) & 0x1ffu));
+  if (size >= 0x47800000u) return static_cast<uint16_t>(sign | 0x7c00u);  // 65536 and more
+  if (size < 0x38800000u) {  // subnormal: adding 0.5 rounds to multiples of 2^-24
+    const uint32_t rounded = bits_of(float_of(size) + 0.5f) - bits_of(0.5f);
+    return static_cast<uint16_t>(sign | rounded);
   }
-};
-struct Affine8 {
-  float scale, offset;
-  Affine8() = default;
-  Affine8(float s, float o) : scale(s), offset(o) {}
-  F32x16 load16(const uint8_t* p) const {  // 16 bytes
-    return each([&](int i) { return std::fma(scale, static_cast<float>(p[i]), offset); });
+  const uint32_t rounded = size + 0xfffu + ((size >> 13) & 1u);
+  return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+inline void store_f16(uint8_t* p, const F32x16& a) {
+  for (int i = 0; i < 16; ++i) {
+    const uint16_t h = to_f16(a.lane[i]);
+    std::memcpy(p + 2 * i, &h, 2);
   }
+}
+
+constexpr int kSharedHeads = 2;
+
+struct I32x16 {
+  int32_t lane[16];
 };
+template <class F>
+inline I32x16 each_i32(F f) {
+  I32x16 r;
+  for (int i = 0; i < 16; ++i) r.lane[i] = f(i);
+  return r;
+}
+inline I32x16 add(const I32x16& a, const I32x16& b) {
+  return each_i32([&](int i) { return a.lane[i] + b.lane[i]; });
+}
+inline I32x16 set1_i32(int32_t x) {
+  return each_i32([=](int) { return x; });
+}
+inline F32x16 to_float(const I32x16& a) {
+  return each([&](int i) { return static_cast<float>(a.lane[i]); });
+}
+inline F32x16 abs(const F32x16& a) {
+  return each([&](int i) { return float_of(bits_of(a.lane[i]) & 0x7fffffffu); });
+}
+
+// Rounded to the nearest whole number, ties to even; |a| < 128. Adding 1.5 * 2^23 rounds so.
+inline void store_i8(int8_t* p, const F32x16& a) {
+  for (int i = 0; i < 16; ++i) {
+    const uint32_t rounded = bits_of(a.lane[i] + 12582912.0f) - bits_of(12582912.0f);
+    p[i] = static_cast<int8_t>(static_cast<int32_t>(rounded));
+  }
+}
+
+// 64 unsigned numbers of a panel: four consecutive columns of each of 16 rows.
+struct Codes {
+  uint8_t byte[64];
+};
+inline Codes load_codes(const uint8_t* p) {
+  Codes r;
+  std::memcpy(r.byte, p, 64);
+  return r;
+}
+inline Codes low_nibbles(const Codes& a) {
+  Codes r;
+  for (int i = 0; i < 64; ++i) r.byte[i] = a.byte[i] & 15;
+  return r;
+}
+inline Codes high_nibbles(const Codes& a) {
+  Codes r;
+  for (int i = 0; i < 64; ++i) r.byte[i] = a.byte[i] >> 4;
+  return r;
+}
+inline void prefetch(const uint8_t*) {}
+
+// Sums of products of codes with four signed bytes `x`, exact. `settle` is called at least after
+// every eight `add`s, for paths that collect in 16 bits first. Where 8-bit codes are multiplied as
+// (code - kShift), the caller adds kShift times the sum of the x.
+struct Dots {
+  I32x16 sum = set1_i32(0);
+  void add(const Codes& w, int32_t x) {
+    int8_t xs[4];
+    std::memcpy(xs, &x, 4);
+    for (int i = 0; i < 16; ++i)
+      for (int j = 0; j < 4; ++j) sum.lane[i] += w.byte[4 * i + j] * xs[j];
+  }
+  void settle() {}
+  I32x16 total() const { return sum; }
+};
+struct Dots4 : Dots {};
+struct Dots8 : Dots {
+  static constexpr int32_t kShift = 0;
+};
+
+constexpr int kPackedRows = 2;
 
 }  // namespace scalar
 }  // namespace gangline

@@ -13,12 +13,12 @@ namespace {
 
 void linear(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_t first,
             int64_t last, const float* bias, float* y, int64_t y_stride, bool add) {
-  const auto run = w.bits ? linear_quantized : linear_dense;
-  run(x, x_stride, t, w, first, last, Output{y, y_stride, bias, add});
+  linear_dense(x, x_stride, t, w, first, last, Output{y, y_stride, bias, add});
 }
 
-void unpack_row(const Matrix& w, int64_t row, float* y) {
-  (w.bits ? unpack_quantized : unpack_dense)(w, row, y);
+void packed(const QuantizedRow* x, int64_t t, const Packed& w, int64_t first, int64_t last,
+            const float* bias, float* y, int64_t y_stride, bool add) {
+  linear_packed(x, t, w, first, last, Output{y, y_stride, bias, add});
 }
 
 }  // namespace
@@ -27,7 +27,17 @@ void unpack_row(const Matrix& w, int64_t row, float* y) {
 const Kernels& GANGLINE_NAME(GANGLINE_PATH)() {
   using namespace GANGLINE_PATH;
   static const Kernels table = {
-      GANGLINE_STRING(GANGLINE_PATH), linear, unpack_row, rms_norm, rope, append, attend, gate, sum,
+      GANGLINE_STRING(GANGLINE_PATH),
+      linear,
+      packed,
+      quantize_row,
+      unpack_row,
+      rms_norm,
+      rope,
+      append,
+      attend,
+      gate,
+      sum,
   };
   return table;
 }

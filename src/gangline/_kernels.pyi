@@ -1,5 +1,7 @@
 """The C++ extension (kernels/binding.cpp). Arrays are C-contiguous; errors are ValueError."""
 
+from typing import overload
+
 from numpy import float32, int32, uint8
 from numpy.typing import NDArray
 
@@ -8,7 +10,7 @@ _I32 = NDArray[int32]
 _Bytes = NDArray[uint8]
 
 class Weight:
-    """Matrices of equal width stacked along their rows; points into the arrays it was given."""
+    """Matrices of equal width stacked along their rows; dense ones point into their arrays."""
 
     n: int
     k: int
@@ -26,12 +28,34 @@ class Weight:
         group_size: int,
     ) -> None: ...
 
+class Table:
+    """An embedding (dense, or quantized with scales and offsets); points into its arrays."""
+
+    @property
+    def k(self) -> int: ...
+    @overload
+    def __init__(self, data: _Bytes, dtype: str, rows: int, columns: int) -> None: ...
+    @overload
+    def __init__(
+        self,
+        data: _Bytes,
+        scales: _Bytes,
+        offsets: _Bytes,
+        dtype: str,
+        rows: int,
+        columns: int,
+        bits: int,
+        group_size: int,
+    ) -> None: ...
+
 class Cache:
     """Keys and values of one layer."""
 
     n_kv_heads: int
     head_dim: int
-    def __init__(self, lanes: int, context: int, n_kv_heads: int, head_dim: int) -> None: ...
+    def __init__(
+        self, lanes: int, context: int, n_kv_heads: int, head_dim: int, dtype: str
+    ) -> None: ...
 
 class Batch:
     """Rows of a step with their cache slots and positions, checked."""
@@ -55,7 +79,7 @@ def read_bandwidth(bytes: int, threads: int, seconds: float) -> float:
 
 def batch(slots: _I32, starts: _I32, counts: _I32, lanes: int, context: int) -> Batch: ...
 def linear(x: _F32, w: Weight, bias: _F32 | None, y: _F32, add: bool) -> None: ...
-def embed(table: Weight, ids: _I32, y: _F32) -> None: ...
+def embed(table: Table, ids: _I32, y: _F32) -> None: ...
 def rms_norm(x: _F32, w: _F32, eps: float, y: _F32) -> None: ...
 def rope(qkv: _F32, table: _F32, batch: Batch, n_heads: int, n_kv_heads: int) -> None: ...
 def attend(

@@ -57,7 +57,7 @@ def test_a_real_config() -> None:
     assert (shape.rope_theta, shape.norm_eps) == (500000.0, 1e-5)
     assert shape.eos_ids == (128001, 128008, 128009)
     assert shape.quantization is None
-    assert shape.cache_bytes_per_token(16) == 2 * 8 * 64 * 4 * 16
+    assert shape.cache_bytes_per_token(16, "f32") == 2 * 8 * 64 * 4 * 16
 
 
 def test_what_may_be_missing_has_a_default() -> None:

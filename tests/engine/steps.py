@@ -11,7 +11,7 @@ import numpy as np
 from gangline.checkpoint.model import open_checkpoint
 from gangline.engine.backends import open_backend
 from gangline.engine.decoder import Decoder
-from gangline.engine.operations import F32, Batch
+from gangline.engine.operations import F32, Batch, CacheDtype
 from gangline.facts import Span
 
 
@@ -23,7 +23,13 @@ class Chain:
     """A model cut into spans, each with a checkpoint and a cache of its own."""
 
     def __init__(
-        self, folder: Path, cuts: Sequence[int] = (), *, backend: str = "cpu", context: int = 128
+        self,
+        folder: Path,
+        cuts: Sequence[int] = (),
+        *,
+        backend: str = "cpu",
+        context: int = 128,
+        cache_dtype: CacheDtype = "f32",
     ) -> None:
         n_layers = open_checkpoint(folder).shape.n_layers
         edges = [0, *cuts, n_layers]
@@ -35,6 +41,7 @@ class Chain:
                 head=start == 0 and number == 0,
                 context=context,
                 lanes=4,
+                cache_dtype=cache_dtype,
             )
             for number, (start, end) in enumerate(pairwise(edges))
         ]

@@ -95,7 +95,11 @@ def test_cpu_agrees_with_reference(tmp_path: Path, variant: str, kind: str) -> N
 def test_cpu_agrees_with_reference_on_compressed_weights(tmp_path: Path, kind: str) -> None:
     folder = make_checkpoint(tmp_path, kind=kind, group_size=64, hidden=128, ffn=192, tied=False)
     cpu, reference = (Chain(folder, backend=name).run(IDS) for name in ("cpu", "reference"))
-    np.testing.assert_allclose(cpu, reference, atol=3e-6 * np.abs(reference).max(), rtol=1e-5)
+    if kind == "f16":
+        largest = np.abs(reference).max()
+        np.testing.assert_allclose(cpu, reference, atol=3e-6 * largest, rtol=1e-5)
+    else:  # activations of 8 bits; tests/kernels/test_values.py has the bound of one product
+        assert np.square(cpu - reference).mean() < 0.04**2 * np.square(reference).mean()
 
 
 def test_variants_matter(tmp_path: Path) -> None:
@@ -134,7 +138,7 @@ def test_a_stage_loads_its_own_layers_only(tmp_path: Path) -> None:
     )
     assert asked and all(name.startswith("model.layers.1.") for name in asked)
     assert stage.weight_bytes == checkpoint.sizes.layers[1]
-    assert stage.cache_bytes == 2 * 64 * 2 * 2 * 16 * 4
+    assert stage.cache_bytes == 2 * 64 * 2 * 2 * 16 * 2
     assert fractions == [1.0]
     whole = decoder(folder)
     assert whole.weight_bytes == checkpoint.size_bytes

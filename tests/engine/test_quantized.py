@@ -31,7 +31,7 @@ def test_values_are_those_of_mlx(bits: int, group_size: int) -> None:
     tensor = Tensor("w", "u32", (6, 256), part["packed"], form, scales, offsets)
     np.testing.assert_allclose(dense(tensor), part["values"], rtol=1e-6, atol=1e-6)
     cpu = pytest.importorskip("gangline.engine.backends.cpu").Cpu(1)
-    rows = cpu.embed(cpu.weight(tensor), np.arange(6, dtype=np.int32))
+    rows = cpu.embed(cpu.table(tensor), np.arange(6, dtype=np.int32))
     assert (rows == dense(tensor)).all()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gangline.checkpoint.tensors import GroupAffine, Tensor
-from gangline.engine.backends.reference import dense
+from gangline.engine.backends.reference import dense, quantize_rows
 from tests.make_checkpoint import quantize, to_bf16
 
 F32 = NDArray[np.float32]
@@ -71,7 +71,21 @@ def unaligned(array: NDArray[Any]) -> NDArray[Any]:
 def error_bound(x: F32, w: Tensor) -> NDArray[np.float64]:
     """(T, N): how far a float32 sum in any order may be from the exact one."""
     k = x.shape[1]
+    if w.quantized is not None:  # scale * q and offset may cancel each other
+        assert w.scales is not None and w.offsets is not None
+        size = w.quantized.group_size
+        offsets = np.abs(dense(w.offsets)).astype(np.float64).repeat(size, axis=1)
+        weights = np.abs(dense(w)) + 2 * offsets
+        return np.abs(x).astype(np.float64) @ weights.T * (2 * k / size + 8) * 2.0**-24
     return np.abs(x).astype(np.float64) @ np.abs(dense(w)).astype(np.float64).T * k * 2.0**-24
+
+
+def seen_by(w: Tensor, x: F32) -> NDArray[np.float64]:
+    """The activations that a product with w uses: rounded where w is quantized."""
+    if w.quantized is None:
+        return x.astype(np.float64)
+    codes, factors = quantize_rows(x, w.quantized.group_size)
+    return codes * factors.astype(np.float64).repeat(w.quantized.group_size, axis=1)
 
 
 def same_bits(a: F32, b: F32) -> bool:

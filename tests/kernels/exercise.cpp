@@ -107,8 +107,11 @@ HeapMatrix quantized(Random& random, int bits, Dtype dtype, int64_t n, int64_t k
 }
 
 void exercise_matrix(Random& random, Digest& digest, const Matrix& m) {
+  Part part;
+  if (m.bits) part.packed = pack(m, part.memory);
+  else part.dense = m;
   Weight w;
-  w.parts = {m, m};
+  w.parts = {part, part};
   w.n = 2 * m.n;
   w.k = m.k;
   for (int64_t t : {1, 5, 66}) {
@@ -119,15 +122,15 @@ void exercise_matrix(Random& random, Digest& digest, const Matrix& m) {
     linear(x.data(), t, w, nullptr, y.data(), false);
     digest.add(y);
   }
-  const int32_t ids[] = {static_cast<int32_t>(w.n - 1), 0};
+  const int32_t ids[] = {static_cast<int32_t>(m.n - 1), 0};
   Exact<float> rows(static_cast<size_t>(2 * m.k));
-  embed(w, ids, 2, rows.data());
+  embed(m, ids, 2, rows.data());
   digest.add(rows);
 }
 
 void exercise_linear(Random& random, Digest& digest) {
   for (Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16}) {
-    for (int64_t n : {1, 5}) {
+    for (int64_t n : {1, 5, 33}) {
       for (int64_t k : {1, 15, 16, 33, 80}) {
         HeapMatrix w = dense(random, dtype, n, k);
         exercise_matrix(random, digest, w.matrix);
@@ -146,7 +149,10 @@ void exercise_mlp(Random& random, Digest& digest) {
   for (Activation act :
        {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu2}) {
     HeapMatrix gate_up = dense(random, Dtype::bf16, 46, 19), down = dense(random, Dtype::f32, 7, 23);
-    Weight a{{gate_up.matrix}, 46, 19}, b{{down.matrix}, 7, 23};
+    Part first, second;
+    first.dense = gate_up.matrix;
+    second.dense = down.matrix;
+    Weight a{{first}, 46, 19}, b{{second}, 7, 23};
     Exact<float> x = random.numbers(3 * 19), residual = random.numbers(3 * 7);
     x[5] = 90.0f;
     x[6] = -90.0f;
@@ -160,7 +166,8 @@ void exercise_attention(Random& random, Digest& digest) {
     const int64_t n_heads = 18, n_kv_heads = 2, width = (n_heads + 2 * n_kv_heads) * head_dim;
     const int32_t slots[] = {2, 0}, starts[] = {0, 0}, counts[] = {70, 3};
     const Batch batch(slots, starts, counts, 2, 3, 70);
-    const Cache cache(3, 70, n_kv_heads, head_dim);
+    const Dtype dtype = head_dim % 32 ? Dtype::f32 : Dtype::f16;
+    const Cache cache(3, 70, n_kv_heads, head_dim, dtype);
     const int64_t half = head_dim / 2;
     Exact<float> qkv = random.numbers(73 * width), table = random.numbers(70 * 2 * half);
     Exact<float> out(static_cast<size_t>(73 * n_heads * head_dim));

@@ -53,6 +53,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         np.zeros((2, 16), np.float32),
         ops.weight(Tensor("w", "f32", (3, 16), np.zeros((3, 16), np.float32))),
     )
+    table_of = ops.table(Tensor("w", "f32", (3, 16), np.zeros((3, 16), np.float32)))
     batch = ops.batch(Batch.of(ints(0), ints(0), ints(2)), 2, 32)
     cache = ops.cache(1, 32, 1, 4)
     qkv, table = np.zeros((2, 12), np.float32), np.zeros((31, 2, 2), np.float32)
@@ -60,8 +61,8 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         lambda: _kernels.linear(x[:, :8].copy(), w, None, np.zeros((2, 3), np.float32), False),
         lambda: _kernels.linear(x, w, None, np.zeros((2, 4), np.float32), False),
         lambda: _kernels.linear(x, w, np.zeros(2, np.float32), np.zeros((2, 3), np.float32), False),
-        lambda: _kernels.embed(w, ints(3), np.zeros((1, 16), np.float32)),
-        lambda: _kernels.embed(w, ints(-1), np.zeros((1, 16), np.float32)),
+        lambda: _kernels.embed(table_of, ints(3), np.zeros((1, 16), np.float32)),
+        lambda: _kernels.embed(table_of, ints(-1), np.zeros((1, 16), np.float32)),
         lambda: _kernels.rms_norm(x, np.zeros(15, np.float32), 1e-5, x.copy()),
         lambda: _kernels.rope(qkv, table, batch, 1, 1),  # table shorter than the context
         lambda: _kernels.attend(qkv, cache, batch, 1, 1.0, np.zeros((2, 4), np.float32)),  # lanes

@@ -26,12 +26,13 @@ def run_all(seed: int = 0) -> list[F32]:
     for kind in DTYPES:
         ks = (32, 192) if kind in ("q4", "q8") else (7, 80)
         for k in ks:
-            for n in (1, 5, 17):
-                w = ops.weight(matrix(random, kind, n, k))
+            for n in (1, 5, 17, 50):
+                tensor = matrix(random, kind, n, k)
+                w = ops.weight(tensor)
                 x = spread(random, 7, k)
                 x[2, 1], x[3, 2], x[4] = np.nan, -np.inf, np.float32(3e-41)
                 results.append(ops.linear(x, w, spread(random, n)))
-                results.append(ops.embed(w, ints(n - 1, 0)))
+                results.append(ops.embed(ops.table(tensor), ints(n - 1, 0)))
     for d in (5, 48):
         results.append(ops.rms_norm(spread(random, 4, d), spread(random, d), 1e-6))
     for act in ("silu", "gelu", "gelu_tanh", "relu2"):
@@ -40,8 +41,8 @@ def run_all(seed: int = 0) -> list[F32]:
         residual = spread(random, 4, 9)
         ops.gated_mlp(x, ops.weight(gate_up), ops.weight(down), act, residual)  # type: ignore[arg-type]
         results.append(residual)
-    for head_dim in (6, 32, 72):
-        cache = ops.cache(2, 200, 2, head_dim)
+    for head_dim, dtype in ((6, "f32"), (32, "f16"), (72, "f16"), (72, "f32")):
+        cache = ops.cache(2, 200, 2, head_dim, dtype)
         qkv = random.standard_normal((150, 8 * head_dim)).astype(np.float32)
         batch = ops.batch(Batch.of(ints(1, 0), ints(0, 0), ints(130, 20)), 2, 200)
         ops.rope(qkv, spread(random, 200, 2, head_dim // 2), batch, 4, 2)

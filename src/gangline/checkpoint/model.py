@@ -64,6 +64,12 @@ class Checkpoint:
             return self._quantized(module, entry)
         return self._maps.tensor(entry)
 
+    def forget(self, tensor: Tensor) -> None:
+        """Tell that a tensor was copied: its part of the file need not stay in memory."""
+        for part in (tensor, tensor.scales, tensor.offsets):
+            if part is not None:
+                self._maps.forget(self._entries[part.name])
+
     def _quantized(self, module: str, entry: Entry) -> Tensor:
         form = self.shape.quantization.of(module) if self.shape.quantization else None
         if form is None:

@@ -48,6 +48,13 @@ class Maps:
         tag, kind = DTYPES[entry.dtype]
         return Tensor(entry.name, tag, entry.shape, self._array(entry, kind))
 
+    def forget(self, entry: Entry) -> None:
+        """Give back the pages of a tensor that was copied; they are read again if it is used."""
+        mapped = self._maps.get(entry.file)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            start = entry.start - entry.start % mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_DONTNEED, start, entry.end - start)
+
     def _array(self, entry: Entry, kind: type[np.generic]) -> NDArray[np.generic]:
         if entry.n_bytes == 0:
             return np.empty(entry.shape, kind)

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu2"]
+CacheDtype = Literal["f16", "f32"]
 RopeKind = Literal["default", "linear", "llama3"]
 
 
@@ -69,6 +70,6 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     quantization: Quantization | None = None
     eos_ids: tuple[int, ...] = ()
 
-    def cache_bytes_per_token(self, n_layers: int) -> int:
-        """Keys and values (float32) of one token in `n_layers` layers."""
-        return 2 * self.n_kv_heads * self.head_dim * 4 * n_layers
+    def cache_bytes_per_token(self, n_layers: int, dtype: CacheDtype = "f16") -> int:
+        """Keys and values of one token in `n_layers` layers."""
+        return 2 * self.n_kv_heads * self.head_dim * n_layers * (2 if dtype == "f16" else 4)

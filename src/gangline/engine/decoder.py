@@ -16,7 +16,7 @@ from gangline.checkpoint.model import Checkpoint
 from gangline.checkpoint.shape import ModelShape
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.families import FAMILIES, Family
-from gangline.engine.operations import F32, I32, Batch, Operations
+from gangline.engine.operations import F32, I32, Batch, CacheDtype, Operations
 from gangline.engine.rope import cos_sin
 from gangline.errors import CheckpointError, ContextTooLong, ProtocolError, UsageError
 from gangline.facts import Span
@@ -52,6 +52,7 @@ class Decoder:
     """Layers `span` of a checkpoint; with `head`, embedding and output matrix too.
 
     A head may have an empty span. `lanes` sequences of up to `context` tokens fit into the cache.
+    A cache of `f16` holds keys and values rounded to half precision, as is usual; `f32` keeps them.
     `progress` is called with fractions from 0 to 1 while weights are loaded.
     """
 
@@ -64,6 +65,7 @@ class Decoder:
         head: bool,
         context: int,
         lanes: int,
+        cache_dtype: CacheDtype = "f16",
         progress: Progress = lambda fraction: None,
     ) -> None:
         shape = checkpoint.shape
@@ -81,13 +83,14 @@ class Decoder:
             progress(1 / n_parts)
         self._layers: list[Layer] = []
         for layer in range(span.start, span.end):
-            cache = operations.cache(lanes, context, shape.n_kv_heads, shape.head_dim)
+            cache = operations.cache(lanes, context, shape.n_kv_heads, shape.head_dim, cache_dtype)
             self._layers.append(loader.layer(layer, cache))
             progress((len(self._layers) + int(head)) / n_parts)
         table = cos_sin(context, shape.head_dim, shape.rope_theta, shape.rope_scaling)
         self._rope = operations.rope_table(table)
         self.weight_bytes = loader.n_bytes
-        self.cache_bytes = lanes * context * shape.cache_bytes_per_token(len(span))
+        per_token = shape.cache_bytes_per_token(len(span), cache_dtype)
+        self.cache_bytes = lanes * context * per_token
 
     def embed(self, ids: I32) -> F32:
         """ids (T,) -> (T, D)."""
@@ -154,11 +157,12 @@ class _Loader:
 
     def head(self) -> Head:
         family, shape = self.family, self.shape
-        embedding = self._matrix((family.embedding, shape.vocab), columns=shape.hidden)
-        output = embedding
-        if not shape.tied:
+        embedding = self._tensor(f"{family.embedding}.weight", (shape.vocab, shape.hidden))
+        if shape.tied:
+            output = self._weight(embedding)
+        else:
             output = self._matrix((family.output, shape.vocab), columns=shape.hidden)
-        return Head(embedding, self._norm(family.final_norm), output)
+        return Head(self.operations.table(embedding), self._norm(family.final_norm), output)
 
     def layer(self, layer: int, cache: Any) -> Layer:
         family, shape = self.family, self.shape
@@ -188,7 +192,15 @@ class _Loader:
     def _matrix(self, *modules: tuple[str, int], columns: int) -> Any:
         """Modules of (name, rows), stacked."""
         parts = [self._tensor(f"{name}.weight", (rows, columns)) for name, rows in modules]
-        return self.operations.weight(*parts)
+        return self._weight(*parts)
+
+    def _weight(self, *parts: Tensor) -> Any:
+        """A weight; back ends repack quantized tensors, so their pages are not needed again."""
+        weight = self.operations.weight(*parts)
+        for part in parts:
+            if part.quantized is not None:
+                self.checkpoint.forget(part)
+        return weight
 
     def _norm(self, module: str) -> Any:
         return self.operations.vector(self._tensor(f"{module}.weight", (self.shape.hidden,)))

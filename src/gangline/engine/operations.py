@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gangline.checkpoint.shape import Activation
+from gangline.checkpoint.shape import Activation, CacheDtype
 from gangline.checkpoint.tensors import Tensor
 
-__all__ = ["F32", "I32", "Activation", "Batch", "Operations"]
+__all__ = ["F32", "I32", "Activation", "Batch", "CacheDtype", "Operations"]
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -54,10 +54,20 @@ class Operations(Protocol):
     def weight(self, *parts: Tensor) -> Any:
         """A matrix (N, K) ready for `linear`; several parts are stacked along N (fused q, k, v)."""
 
+    def table(self, tensor: Tensor) -> Any:
+        """A matrix (V, D) ready for `embed`."""
+
     def vector(self, *parts: Tensor) -> Any:
         """A float32 vector: a norm's weight, or a bias; several parts follow one another."""
 
-    def cache(self, lanes: int, context: int, n_kv_heads: int, head_dim: int) -> Any:
+    def cache(
+        self,
+        lanes: int,
+        context: int,
+        n_kv_heads: int,
+        head_dim: int,
+        dtype: CacheDtype = "f16",
+    ) -> Any:
         """Keys and values of one layer; memory is touched only as tokens arrive."""
 
     def batch(self, batch: Batch, lanes: int, context: int) -> Any:

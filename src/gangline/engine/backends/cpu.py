@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gangline import _kernels
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.backends.reference import dense
-from gangline.engine.operations import F32, I32, Activation, Batch
+from gangline.engine.operations import F32, I32, Activation, Batch, CacheDtype
 from gangline.errors import CheckpointError, ProtocolError, UsageError
 
 DENSE = ("f32", "f16", "bf16")
@@ -48,8 +48,15 @@ class Cpu:
     def vector(self, *parts: Tensor) -> F32:
         return np.ascontiguousarray(np.concatenate([dense(part) for part in parts]), np.float32)
 
-    def cache(self, lanes: int, context: int, n_kv_heads: int, head_dim: int) -> _kernels.Cache:
-        return _kernels.Cache(lanes, context, n_kv_heads, head_dim)
+    def cache(
+        self,
+        lanes: int,
+        context: int,
+        n_kv_heads: int,
+        head_dim: int,
+        dtype: CacheDtype = "f16",
+    ) -> _kernels.Cache:
+        return _kernels.Cache(lanes, context, n_kv_heads, head_dim, dtype)
 
     def batch(self, batch: Batch, lanes: int, context: int) -> _kernels.Batch:
         try:
@@ -63,7 +70,10 @@ class Cpu:
         except ValueError as error:
             raise ProtocolError(str(error)) from error
 
-    def embed(self, table: _kernels.Weight, ids: I32) -> F32:
+    def table(self, tensor: Tensor) -> _kernels.Table:
+        return _kernels.Table(*_arguments(tensor))
+
+    def embed(self, table: _kernels.Table, ids: I32) -> F32:
         y = np.empty((len(ids), table.k), np.float32)
         _kernels.embed(table, np.ascontiguousarray(ids, np.int32), y)
         return y
@@ -120,21 +130,28 @@ class Cpu:
 
 
 def _add_part(weight: _kernels.Weight, tensor: Tensor) -> None:
-    """Point the weight at the tensor's bytes; nothing is copied."""
+    """Dense bytes are pointed at where they lie; quantized ones are repacked."""
+    if tensor.quantized is None:
+        weight.add_dense(*_arguments(tensor))
+    else:
+        weight.add_quantized(*_arguments(tensor))
+
+
+def _arguments(tensor: Tensor) -> tuple[Any, ...]:
+    """A matrix as the kernels take it: bytes, dtype, rows, columns, and its quantized form."""
     rows, columns = tensor.shape
     form = tensor.quantized
     if form is None:
         if tensor.dtype not in DENSE:
             raise CheckpointError(f"tensor `{tensor.name}` is {tensor.dtype}, expected floats")
-        weight.add_dense(_bytes(tensor), tensor.dtype, rows, columns)
-        return
+        return _bytes(tensor), tensor.dtype, rows, columns
     if form.bits not in BITS:
         raise CheckpointError(
             f"tensor `{tensor.name}` has {form.bits} bits per weight, which cannot be run yet",
             hint="Use a conversion with 4 or 8 bits.",
         )
     assert tensor.scales is not None and tensor.offsets is not None, tensor.name
-    weight.add_quantized(
+    return (
         _bytes(tensor),
         _bytes(tensor.scales),
         _bytes(tensor.offsets),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gangline.checkpoint.tensors import Tensor
-from gangline.engine.operations import F32, I32, Activation, Batch
+from gangline.engine.operations import F32, I32, Activation, Batch, CacheDtype
 from gangline.errors import CheckpointError, ProtocolError
 
 BLOCK = 64  # positions per step of the walk over the cache
@@ -22,8 +22,8 @@ BLOCK = 64  # positions per step of the walk over the cache
 class Cache(msgspec.Struct, frozen=True):
     """Keys and values of one layer, one row of positions per cache slot."""
 
-    keys: F32  # (lanes, context, n_kv_heads, Dh)
-    values: F32  # (lanes, context, n_kv_heads, Dh)
+    keys: NDArray[np.floating[Any]]  # (lanes, context, n_kv_heads, Dh)
+    values: NDArray[np.floating[Any]]  # (lanes, context, n_kv_heads, Dh)
 
 
 class Reference:
@@ -34,12 +34,23 @@ class Reference:
     def weight(self, *parts: Tensor) -> F32:
         return np.concatenate([dense(part) for part in parts])  # (N, K)
 
+    def table(self, tensor: Tensor) -> F32:
+        return dense(tensor)
+
     def vector(self, *parts: Tensor) -> F32:
         return np.concatenate([dense(part) for part in parts])
 
-    def cache(self, lanes: int, context: int, n_kv_heads: int, head_dim: int) -> Cache:
+    def cache(
+        self,
+        lanes: int,
+        context: int,
+        n_kv_heads: int,
+        head_dim: int,
+        dtype: CacheDtype = "f16",
+    ) -> Cache:
         shape = (lanes, context, n_kv_heads, head_dim)
-        return Cache(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+        kind = np.float16 if dtype == "f16" else np.float32
+        return Cache(np.zeros(shape, kind), np.zeros(shape, kind))
 
     def batch(self, batch: Batch, lanes: int, context: int) -> Batch:
         sequences = list(zip(*(part.tolist() for part in _sequences(batch)), strict=True))
@@ -93,8 +104,8 @@ class Reference:
                 kv_head = head * n_kv_heads // n_heads
                 out[row, head] = _attend_one(
                     queries[row, head] * np.float32(scale),
-                    cache.keys[slot, : position + 1, kv_head],
-                    cache.values[slot, : position + 1, kv_head],
+                    cache.keys[slot, : position + 1, kv_head].astype(np.float32),
+                    cache.values[slot, : position + 1, kv_head].astype(np.float32),
                 )
         return out.reshape(len(qkv), n_heads * head_dim)
 
@@ -150,6 +161,23 @@ def activate(x: F32, act: Activation) -> F32:
             error_function = np.vectorize(math.erf, otypes=[np.float64])
             y = x * 0.5 * (1 + error_function(x / math.sqrt(2)))
     return y.astype(np.float32)
+
+
+def quantize_rows(x: F32, group_size: int) -> tuple[NDArray[np.int8], F32]:
+    """What back ends with integer kernels make of activations (T, K) before quantized weights.
+
+    Codes (T, K) from -127 to 127 and factors (T, K / group_size): `x ≈ factor * code`, rounded to
+    nearest even; groups that are tiny count as zero. `linear` here does without: the difference,
+    at most half a factor per number, is what such a back end may deviate by.
+    """
+    groups = x.reshape(len(x), -1, group_size)
+    largest = np.abs(groups).max(-1)
+    tiny = largest < np.float32(1e-30)
+    safe = np.where(tiny, np.float32(1), largest)
+    inverse = np.where(tiny, np.float32(0), np.float32(127) / safe)
+    codes = np.rint(groups * inverse[..., None]).astype(np.int8)
+    factors = np.where(tiny, np.float32(0), largest / np.float32(127)).astype(np.float32)
+    return codes.reshape(x.shape), factors
 
 
 def dense(tensor: Tensor) -> F32:

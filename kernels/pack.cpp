@@ -1,0 +1,133 @@
+#include "pack.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+#include <new>
+
+#include "pool.h"
+#include "simd_scalar.h"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+#if defined(_MSC_VER)
+#include <malloc.h>
+#endif
+
+namespace gangline {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// Sixteen rows of one group, 4 bits: byte 4 r + i of vector j has column 4 j + i of row r below and
+// column size / 2 + 4 j + i above. In a row of the source, column c is nibble c % 2 of byte c / 2.
+void pack_group4(const uint8_t* const* rows, int64_t at, int64_t size, uint8_t* out) {
+  for (int64_t r = 0; r < 16; ++r) {
+    const uint8_t* low = rows[r] + at / 2;
+    const uint8_t* high = low + size / 4;
+    for (int64_t j = 0; j < size / 8; ++j) {
+      const uint32_t a = low[2 * j], b = low[2 * j + 1], c = high[2 * j], d = high[2 * j + 1];
+      uint8_t* to = out + 64 * j + 4 * r;
+      to[0] = static_cast<uint8_t>((a & 15) | (c & 15) << 4);
+      to[1] = static_cast<uint8_t>((a >> 4) | (c & 0xf0));
+      to[2] = static_cast<uint8_t>((b & 15) | (d & 15) << 4);
+      to[3] = static_cast<uint8_t>((b >> 4) | (d & 0xf0));
+    }
+  }
+}
+
+void pack_group8(const uint8_t* const* rows, int64_t at, int64_t size, uint8_t* out) {
+  for (int64_t r = 0; r < 16; ++r)
+    for (int64_t j = 0; j < size / 4; ++j)
+      std::memcpy(out + 64 * j + 4 * r, rows[r] + at + 4 * j, 4);
+}
+
+// Rows beyond the last one repeat it; their results are not written.
+void pack_panel(const Matrix& w, int64_t panel, uint8_t* out) {
+  const int64_t size = w.group_size, n_groups = w.k / size, number = dtype_bytes(w.dtype);
+  const uint8_t* rows[16];
+  int64_t ids[16];
+  for (int64_t r = 0; r < 16; ++r) {
+    ids[r] = panel * 16 + r < w.n ? panel * 16 + r : w.n - 1;
+    rows[r] = w.data + ids[r] * row_bytes(w);
+  }
+  for (int64_t group = 0; group < n_groups; ++group) {
+    for (const uint8_t* from : {w.scales, w.offsets}) {
+      for (int64_t id : ids) {
+        std::memcpy(out, from + (id * n_groups + group) * number, static_cast<size_t>(number));
+        out += number;
+      }
+    }
+    (w.bits == 4 ? pack_group4 : pack_group8)(rows, group * size, size, out);
+    out += size * 16 * w.bits / 8;
+  }
+}
+
+float one_number(const uint8_t* p, Dtype dtype) {
+  if (dtype == Dtype::f32) {
+    float x;
+    std::memcpy(&x, p, 4);
+    return x;
+  }
+  uint16_t half;
+  std::memcpy(&half, p, 2);
+  if (dtype == Dtype::f16) return scalar::one_f16(half);
+  return scalar::float_of(static_cast<uint32_t>(half) << 16);
+}
+
+}  // namespace
+
+PackedMemory::PackedMemory(size_t bytes) {
+  const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
+  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+#if defined(_MSC_VER)
+  data_ = static_cast<uint8_t*>(_aligned_malloc(rounded, alignment));
+#else
+  void* memory = nullptr;
+  data_ = posix_memalign(&memory, alignment, rounded) ? nullptr : static_cast<uint8_t*>(memory);
+#endif
+  if (!data_) throw std::bad_alloc();
+#if defined(__linux__)
+  if (alignment == kHugePage) madvise(data_, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
+}
+
+PackedMemory::~PackedMemory() {
+#if defined(_MSC_VER)
+  _aligned_free(data_);
+#else
+  std::free(data_);
+#endif
+}
+
+Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory) {
+  Packed packed{nullptr, w.n, w.k, w.bits, w.group_size, w.dtype};
+  memory = std::make_shared<PackedMemory>(
+      static_cast<size_t>(packed.n_panels() * packed.panel_bytes()));
+  uint8_t* to = memory->data();
+  const double ns = static_cast<double>(packed.n_panels() * packed.panel_bytes());
+  parallel_for(packed.n_panels(), ns, [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel)
+      pack_panel(w, panel, to + panel * packed.panel_bytes());
+  });
+  packed.data = to;
+  return packed;
+}
+
+void unpack_quantized(const Matrix& w, int64_t row, float* y) {
+  const int64_t n_groups = w.k / w.group_size, number = dtype_bytes(w.dtype);
+  const uint8_t* codes = w.data + row * row_bytes(w);
+  for (int64_t group = 0; group < n_groups; ++group) {
+    const int64_t at = (row * n_groups + group) * number;
+    const float scale = one_number(w.scales + at, w.dtype);
+    const float offset = one_number(w.offsets + at, w.dtype);
+    for (int64_t c = group * w.group_size; c < (group + 1) * w.group_size; ++c) {
+      const int code = w.bits == 8 ? codes[c] : (codes[c / 2] >> (4 * (c % 2))) & 15;
+      y[c] = std::fma(scale, static_cast<float>(code), offset);
+    }
+  }
+}
+
+}  // namespace gangline

@@ -1,0 +1,30 @@
+// Group-affine matrices as the kernels like to read them: panels of 16 rows, one stream of memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "kernels.h"
+
+namespace gangline {
+
+// The memory of a packed matrix: 64-byte aligned, in huge pages where the system has them.
+class PackedMemory {
+ public:
+  explicit PackedMemory(size_t bytes);
+  ~PackedMemory();
+  PackedMemory(const PackedMemory&) = delete;
+  PackedMemory& operator=(const PackedMemory&) = delete;
+  uint8_t* data() { return data_; }
+
+ private:
+  uint8_t* data_;
+};
+
+// Repack matrix w (bits 4 or 8) on all threads.
+Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory);
+
+// y (k) = row `row` of w (bits 4 or 8) as floats: scale * q + offset, rounded once.
+void unpack_quantized(const Matrix& w, int64_t row, float* y);
+
+}  // namespace gangline
