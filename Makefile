@@ -4,9 +4,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
+LLAMA_PYTHON ?= $(BIN)/python
 NATIVE  = pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 
-.PHONY: run test fuzz bench clean
+.PHONY: run test fuzz bench bench-engine clean
 
 run: $(VENV)/.installed
 	@$(BIN)/gangline demo --nodes 3
@@ -24,6 +25,10 @@ bench: $(VENV)/.installed-test
 	@$(BIN)/python -m benchmarks.hop
 	@$(BIN)/python -m benchmarks.lanes
 	@$(BIN)/python benchmarks/kernels.py
+
+# Against llama.cpp: LLAMA_PYTHON is an interpreter that has llama-cpp-python and gguf.
+bench-engine: $(VENV)/.installed-test
+	@$(BIN)/python -m benchmarks.engine --llama-python $(LLAMA_PYTHON)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

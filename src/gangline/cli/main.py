@@ -59,6 +59,16 @@ COMMANDS = (
         "Talk with a loaded model",
         ("gangline chat", 'gangline chat demo "What is 17 + 25?"'),
     ),
+    Command(
+        "synth",
+        "Write a checkpoint with random weights in the shape of a known model",
+        ("gangline synth llama-3.2-1b --quant q4 /tmp/llama-3.2-1b-q4",),
+    ),
+    Command(
+        "bench",
+        "Measure how fast this machine runs a model",
+        ("gangline bench engine --model /tmp/llama-3.2-1b-q4 --threads 2 --json",),
+    ),
 )
 
 

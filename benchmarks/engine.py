@@ -1,0 +1,362 @@
+"""Gangline and llama.cpp in turn, in one run, on the same shape at the same bits.
+
+    python -m benchmarks.engine --llama-python OTHER/bin/python [--shape llama-3.2-1b] [--json]
+
+Both have random weights in the shape of a known model: ours in MLX's groups of 64 (4.5 and 8.5
+bits per weight), llama.cpp's Q4_0 and Q8_0 (groups of 32, the same bits). They take turns, A B A B;
+a ratio is of two neighbours, and its median and spread over the rounds count. Between the turns
+the memory bandwidth is measured. Nothing else should run meanwhile.
+
+llama.cpp comes from PyPI, into an environment of its own:
+
+    pip install llama-cpp-python gguf numpy
+
+Where its native build dies with an illegal instruction (virtual machines that announce AMX but do
+not allow it), name the instructions instead:
+
+    CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON \\
+      -DGGML_BMI2=ON -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON \\
+      -DGGML_AVX512_BF16=ON" pip install --no-binary llama-cpp-python llama-cpp-python gguf numpy
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gangline.bench.engine import Engine
+from gangline.bench.synth import config_of, synthesize
+from gangline.bench.watch import read_bandwidth, vector_path
+from gangline.checkpoint.model import open_checkpoint
+from gangline.engine.backends import open_backend
+
+SIDE = Path(__file__).with_name("llama_side.py")
+INSTALL = "pip install llama-cpp-python gguf numpy"
+
+
+class Case(NamedTuple):
+    """One thing that both do; `tokens` are those of a prompt, or of each lane."""
+
+    name: str
+    do: str  # "prefill" or "decode"
+    tokens: int
+    threads: int
+    lanes: int = 1
+    depth: int = 0
+
+
+class Group(NamedTuple):
+    """Cases that share a loaded model: quant, lanes and context of each."""
+
+    quant: str
+    lanes: int
+    context: int
+    cases: tuple[Case, ...]
+
+
+class Turn(NamedTuple):
+    """What one round measured of a case."""
+
+    ours_tps: float
+    theirs_tps: float
+    bandwidth: float | None  # bytes per second, with the case's threads
+
+
+def groups_of(depth: int) -> tuple[Group, ...]:
+    """The comparison of the issue that this benchmark was made for."""
+    short = (
+        Case("prefill 512", "prefill", 512, 2),
+        Case("decode, 1 lane", "decode", 32, 1),
+        Case("decode, 1 lane", "decode", 48, 2),
+        Case("decode, 8 lanes", "decode", 16, 2, lanes=8),
+    )
+    deep = (Case(f"decode at {depth}", "decode", 24, 2, depth=depth),)
+    eight = (Case("decode q8, 1 lane", "decode", 32, 2),)
+    groups = (
+        Group("q4", 8, 1024, short),
+        Group("q8", 1, 1024, eight),
+        Group("q4", 1, depth + 256, deep),
+    )
+    return tuple(group for group in groups if depth or group.cases is not deep)
+
+
+class Ours:
+    """Gangline, in this process."""
+
+    def __init__(self, path: Path, group: Group) -> None:
+        self.operations = open_backend("auto", max(case.threads for case in group.cases))
+        self.engine = Engine(
+            open_checkpoint(path), self.operations, context=group.context, lanes=group.lanes
+        )
+
+    def run(self, case: Case) -> float:
+        """Seconds."""
+        open_backend(self.operations.name, case.threads)  # the pool is one per process
+        if case.do == "prefill":
+            return self.engine.prefill(case.tokens)
+        return sum(self.engine.decode(case.tokens, case.lanes, case.depth))
+
+    def fill(self, case: Case) -> None:
+        open_backend(self.operations.name, case.threads)
+        self.engine.prefill(case.depth)
+
+
+class Theirs:
+    """llama.cpp, in a process that waits on its stdin while it is not its turn."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.system = str(self._read()["ready"])
+
+    def run(self, case: Case) -> float:
+        """Seconds."""
+        return float(self._ask(case._asdict())["seconds"])
+
+    def fill(self, case: Case) -> None:
+        self._ask({"do": "prefill", "tokens": case.depth, "threads": case.threads})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None, "made with pipes"
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None, "made with pipes"
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(
+                f"llama.cpp ended with {self._process.wait()} (negative: a signal; 4 is an illegal "
+                f"instruction: see the head of {Path(__file__).name} for how to build it)"
+            )
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@contextmanager
+def llama(python: str, path: Path, group: Group) -> Iterator[Theirs]:
+    """A llama.cpp process that ends with the block."""
+    command = [python, str(SIDE), "serve", str(path), str(group.lanes), str(group.context)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_plain_environment()
+    )
+    try:
+        yield Theirs(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _plain_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def measure(shape: str, folder: Path, python: str, rounds: int, depth: int) -> dict[str, Any]:
+    """All groups, one after the other; each loads its models anew."""
+    rows: list[dict[str, Any]] = []
+    found: dict[str, Any] = {"shape": shape, "rounds": rounds, "rows": rows}
+    prepare(shape, "q4", folder, python)
+    _note("measuring gangline alone")
+    found["alone"] = measure_alone(folder / f"{shape}-q4", threads=2)
+    for group in groups_of(depth):
+        ours_path, theirs_path = prepare(shape, group.quant, folder, python)
+        with llama(python, theirs_path, group) as theirs:
+            ours = Ours(ours_path, group)
+            found |= {"vector": vector_path(ours.operations), "llama_cpp": theirs.system.strip()}
+            turns = take_turns(ours, theirs, group.cases, rounds)
+            step_bytes = ours.engine.step_bytes
+            rows += [row_of(case, group.quant, turns[case], step_bytes) for case in group.cases]
+            del ours
+        for row in rows[-len(group.cases) :]:  # the next group may take minutes
+            _note(f"{row['case']}, {row['threads']} threads: {row['ratio']:.2f}")
+    return found
+
+
+def take_turns(
+    ours: Ours, theirs: Theirs, cases: tuple[Case, ...], rounds: int
+) -> dict[Case, list[Turn]]:
+    """A B A B …, after one turn of each that does not count."""
+    turns: dict[Case, list[Turn]] = {case: [] for case in cases}
+    for number in range(rounds + 1):
+        for case in cases:
+            if number == 0:
+                _note(f"warming up {case.name}, {case.threads} threads")
+                if case.depth:
+                    _note(f"filling {case.depth} tokens into each, which takes minutes")
+                    ours.fill(case)
+                    theirs.fill(case)
+            n_tokens = case.tokens * case.lanes
+            measured = Turn(
+                n_tokens / ours.run(case),
+                n_tokens / theirs.run(case),
+                read_bandwidth(ours.operations, case.threads),
+            )
+            if number:
+                turns[case].append(measured)
+    return turns
+
+
+def row_of(case: Case, quant: str, turns: list[Turn], step_bytes: int) -> dict[str, Any]:
+    """Medians, and the spread of the ratios."""
+    ratios = [turn.ours_tps / turn.theirs_tps for turn in turns]
+    ours_tps = statistics.median(turn.ours_tps for turn in turns)
+    row = {
+        "case": case.name,
+        "quant": quant,
+        "threads": case.threads,
+        "lanes": case.lanes,
+        "depth": case.depth,
+        "gangline_tps": round(ours_tps, 1),
+        "llama_cpp_tps": round(statistics.median(turn.theirs_tps for turn in turns), 1),
+        "ratio": round(statistics.median(ratios), 2),
+        "ratio_min": round(min(ratios), 2),
+        "ratio_max": round(max(ratios), 2),
+    }
+    bandwidths = [turn.bandwidth for turn in turns if turn.bandwidth is not None]
+    if case.do == "decode" and bandwidths:
+        bandwidth = statistics.median(bandwidths)
+        read = step_bytes * ours_tps / case.lanes
+        row |= {
+            "read_gbps": round(read / 1e9, 1),
+            "bandwidth_gbps": round(bandwidth / 1e9, 1),
+            "bandwidth_share": round(read / bandwidth, 3),
+        }
+    return row
+
+
+def measure_alone(path: Path, threads: int) -> dict[str, Any]:
+    """`gangline bench engine` in a process of its own: load, peak memory, Python's share."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "gangline", "bench", "engine", "--json"),
+            *("--model", str(path), "--threads", str(threads)),
+        ],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    alone: dict[str, Any] = json.loads(done.stdout)
+    return alone
+
+
+def prepare(shape: str, quant: str, folder: Path, python: str) -> tuple[Path, Path]:
+    """The two models, written where they are not there yet."""
+    ours, theirs = folder / f"{shape}-{quant}", folder / f"{shape}-{quant}.gguf"
+    if not ours.exists():
+        _note(f"writing {ours}")
+        synthesize(shape, quant, ours)
+    if not theirs.exists():
+        _note(f"writing {theirs}")
+        partial = theirs.with_suffix(".partial")
+        config = str(ours / "config.json")
+        subprocess.run(
+            [python, str(SIDE), "write", config, quant, str(partial)],
+            check=True,
+            env=_plain_environment(),
+        )
+        partial.rename(theirs)
+    return ours, theirs
+
+
+def check_llama(python: str) -> None:
+    """Say how to install llama.cpp, before anything is written."""
+    try:
+        done = subprocess.run(
+            [python, "-c", "import llama_cpp, gguf, numpy"],
+            capture_output=True,
+            text=True,
+            env=_plain_environment(),
+        )
+    except OSError as error:
+        raise SystemExit(f"error: cannot run {python}: {error.strerror}") from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise SystemExit(
+            f"error: {python} has no llama-cpp-python ({last})\n\n"
+            f"hint: in an environment of its own, `{INSTALL}`, and name its interpreter by "
+            "--llama-python (LLAMA_PYTHON for make); where the build dies, see "
+            "`python -m benchmarks.engine --help`"
+        )
+
+
+def table(found: dict[str, Any]) -> str:
+    """Aligned columns, then what is measured of Gangline alone."""
+    form = "{:<18} {:<7} {:>9} {:>9}  {:>6}  {:<14} {:>6} {:>9} {:>6}"
+    header = ("CASE", "THREADS", "GANGLINE", "LLAMA.CPP", "RATIO")
+    lines = [
+        f"{found['shape']}, tokens per second, {found['rounds']} rounds in turn; "
+        f"gangline: {found['vector']}",
+        f"llama.cpp: {found['llama_cpp']}",
+        "",
+        form.format(*header, "(MIN to MAX)", "GB/S", "OF GB/S", "SHARE"),
+    ]
+    for row in found["rows"]:
+        spread = f"({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
+        share = f"{row['bandwidth_share']:.1%}" if "bandwidth_share" in row else "-"
+        lines.append(
+            form.format(
+                row["case"],
+                row["threads"],
+                row["gangline_tps"],
+                row["llama_cpp_tps"],
+                f"{row['ratio']:.2f}",
+                spread,
+                row.get("read_gbps", "-"),
+                row.get("bandwidth_gbps", "-"),
+                share,
+            )
+        )
+    alone = found["alone"]
+    one, many = found["rows"][2], found["rows"][3]
+    percent = "-" if alone["python_share"] is None else f"{alone['python_share']:.1%}"
+    lines += [
+        "",
+        f"8 lanes over 1 lane: {many['gangline_tps'] / one['gangline_tps']:.2f} "
+        f"(llama.cpp {many['llama_cpp_tps'] / one['llama_cpp_tps']:.2f})",
+        f"alone: load {alone['load_s']:.2f} s, peak memory {alone['peak_rss_mb']} MB for "
+        f"{alone['weight_mb']} MB of weights, Python {percent} of a step",
+    ]
+    return "\n".join(lines)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", default="llama-3.2-1b", help="a llama shape of `gangline synth`")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
+    parser.add_argument(
+        "--depth", type=int, default=8192, help="context of the deep case, 0 leaves it out"
+    )
+    parser.add_argument(
+        "--llama-python", default=sys.executable, help="interpreter that has llama-cpp-python"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "gangline-bench",
+        help="where the models are kept (about 4 GB; default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    if config_of(chosen.shape, "q4")["model_type"] != "llama":
+        raise SystemExit(f"error: `{chosen.shape}` is no llama shape")
+    check_llama(chosen.llama_python)
+    found = measure(chosen.shape, chosen.folder, chosen.llama_python, chosen.rounds, chosen.depth)
+    print(json.dumps(found, indent=2) if chosen.json else table(found))
+
+
+if __name__ == "__main__":
+    main()
