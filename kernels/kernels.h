@@ -65,6 +65,12 @@ struct QuantizedRow {
   int32_t* sums;   // (k / group_size)
 };
 
+// Rows of activations go through packed matrices in blocks: of `most` rows, the rest of 4, 2 and 1.
+inline int64_t block_rows(int64_t rows_left, int64_t most) {
+  if (rows_left >= most) return most;
+  return rows_left >= 4 ? 4 : rows_left >= 2 ? 2 : 1;
+}
+
 // Keys and values of one cache slot and one key/value head.
 // Keys are (blocks, head_dim, kBlock): the positions of a block side by side, so that one vector
 // holds one dimension of 16 keys. Values are (blocks * kBlock, value_stride), value_stride being
@@ -86,8 +92,14 @@ struct Kernels {
                  int64_t last, const float* bias, float* y, int64_t y_stride, bool add);
 
   // The same for a packed matrix, rows 16 first..16 last; x is quantized by groups of w's size.
-  void (*linear_packed)(const QuantizedRow* x, int64_t t, const Packed& w, int64_t first,
-                        int64_t last, const float* bias, float* y, int64_t y_stride, bool add);
+  // `blocks` are the codes of x once more, block by block (see block_rows), each block of T rows as
+  // (k / 4, T, 4): then all rows of a block are read through one pointer.
+  void (*linear_packed)(const QuantizedRow* x, const int8_t* blocks, int64_t t, const Packed& w,
+                        int64_t first, int64_t last, const float* bias, float* y, int64_t y_stride,
+                        bool add);
+
+  // The largest block that linear_packed takes.
+  int64_t packed_rows;
 
   // One row x (k), group_size a multiple of 32.
   void (*quantize_row)(const float* x, int64_t k, int64_t group_size, const QuantizedRow& out);

@@ -63,8 +63,8 @@ inline void walk(const Tile& tile, int64_t first, int64_t last, int64_t n_rows, 
 
 void linear_dense(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_t first,
                   int64_t last, const Output& out);
-void linear_packed(const QuantizedRow* x, int64_t t, const Packed& w, int64_t first, int64_t last,
-                   const Output& out);
+void linear_packed(const QuantizedRow* x, const int8_t* blocks, int64_t t, const Packed& w, int64_t first,
+                   int64_t last, const Output& out);
 void quantize_row(const float* x, int64_t k, int64_t group_size, const QuantizedRow& out);
 void unpack_row(const Matrix& w, int64_t row, float* y);
 

@@ -21,8 +21,8 @@ template <>
 struct Group<4> {
   using Sums = Dots4;
   template <int T, int Chains>
-  static void run(const uint8_t* w, const int8_t* const* x, int64_t at, int64_t size,
-                  Sums (&sums)[T][Chains], bool ahead) {
+  static void run(const uint8_t* w, const int8_t* x, int64_t size, Sums (&sums)[T][Chains],
+                  bool ahead) {
     const int64_t n_vectors = size / 8;
     for (int64_t j = 0; j < n_vectors; j += 4) {  // at most eight sums per chain, then settle
       for (int64_t i = j; i < j + 4; ++i) {
@@ -30,8 +30,8 @@ struct Group<4> {
         const Codes both = load_codes(w + 64 * i);
         const Codes low = low_nibbles(both), high = high_nibbles(both);
         for (int t = 0; t < T; ++t) {
-          sums[t][(2 * i) % Chains].add(low, word(x[t] + at + 4 * i));
-          sums[t][(2 * i + 1) % Chains].add(high, word(x[t] + at + size / 2 + 4 * i));
+          sums[t][(2 * i) % Chains].add(low, word(x + 4 * (T * i + t)));
+          sums[t][(2 * i + 1) % Chains].add(high, word(x + T * size / 2 + 4 * (T * i + t)));
         }
       }
       for (int t = 0; t < T; ++t)
@@ -50,13 +50,13 @@ template <>
 struct Group<8> {
   using Sums = Dots8;
   template <int T, int Chains>
-  static void run(const uint8_t* w, const int8_t* const* x, int64_t at, int64_t size,
-                  Sums (&sums)[T][Chains], bool ahead) {
+  static void run(const uint8_t* w, const int8_t* x, int64_t size, Sums (&sums)[T][Chains],
+                  bool ahead) {
     for (int64_t i = 0; i < size / 4; ++i) {
       if (ahead) prefetch(w + 64 * i + kAhead);
       const Codes codes = load_codes(w + 64 * i);
       for (int t = 0; t < T; ++t)
-        sums[t][i % Chains].add(codes, Group<4>::word(x[t] + at + 4 * i));
+        sums[t][i % Chains].add(codes, Group<4>::word(x + 4 * (T * i + t)));
     }
   }
   static I32x16 finish(I32x16 total, int32_t sum) {
@@ -65,21 +65,18 @@ struct Group<8> {
 };
 
 template <int Bits, Dtype D, int T>
-void run_panel(const Packed& w, const uint8_t* panel, const QuantizedRow* x, F32x16* results) {
+void run_panel(const Packed& w, const uint8_t* panel, const QuantizedRow* x, const int8_t* block,
+               bool ahead, F32x16* results) {
   // One row has too few sums to hide the latency of a product: it gets four chains.
   constexpr int kChains = T == 1 ? 4 : T < 4 ? 2 : 1;
   const int64_t size = w.group_size, codes_bytes = size * kLanes * Bits / 8;
   const int64_t scale_bytes = kLanes * Numbers<D>::bytes;
-  const int8_t* codes[T];
   F32x16 sums[T];
-  for (int t = 0; t < T; ++t) {
-    codes[t] = x[t].codes;
-    sums[t] = zero();
-  }
+  for (int t = 0; t < T; ++t) sums[t] = zero();
   for (int64_t group = 0; group < w.k / size; ++group) {
     typename Group<Bits>::Sums dots[T][kChains];
     const uint8_t* numbers = panel + 2 * scale_bytes;
-    Group<Bits>::run(numbers, codes, group * size, size, dots, T == 1);
+    Group<Bits>::run(numbers, block + T * group * size, size, dots, ahead);
     const F32x16 scale = Numbers<D>::load16(panel);
     const F32x16 offset = Numbers<D>::load16(panel + scale_bytes);
     for (int t = 0; t < T; ++t) {
@@ -97,43 +94,50 @@ void run_panel(const Packed& w, const uint8_t* panel, const QuantizedRow* x, F32
 }
 
 template <int Bits, Dtype D, int T>
-void run_rows(const Packed& w, int64_t panel, const QuantizedRow* x, int64_t t, const Output& out) {
+void run_block(const Packed& w, int64_t panel, const QuantizedRow* x, const int8_t* block,
+               bool ahead, int64_t t, const Output& out) {
   F32x16 results[T];
-  run_panel<Bits, D, T>(w, w.data + panel * w.panel_bytes(), x, results);
+  run_panel<Bits, D, T>(w, w.data + panel * w.panel_bytes(), x + t, block + t * w.k, ahead,
+                        results);
   const int64_t n = panel * kLanes, used = w.n - n < kLanes ? w.n - n : kLanes;
   for (int i = 0; i < T; ++i) out.write16(t + i, n, used, results[i]);
 }
 
 template <int Bits, Dtype D>
-void run_panels(const QuantizedRow* x, int64_t n_rows, const Packed& w, int64_t first, int64_t last,
-                const Output& out) {
+void run_panels(const QuantizedRow* x, const int8_t* blocks, int64_t n_rows, const Packed& w,
+                int64_t first, int64_t last, const Output& out) {
   for (int64_t panel = first; panel < last; ++panel) {
-    int64_t t = 0;
-    for (; t + kPackedRows <= n_rows; t += kPackedRows)
-      run_rows<Bits, D, kPackedRows>(w, panel, x + t, t, out);
-    if (kPackedRows > 4)
-      for (; t + 4 <= n_rows; t += 4) run_rows<Bits, D, 4>(w, panel, x + t, t, out);
-    for (; t + 2 <= n_rows; t += 2) run_rows<Bits, D, 2>(w, panel, x + t, t, out);
-    for (; t < n_rows; ++t) run_rows<Bits, D, 1>(w, panel, x + t, t, out);
+    int64_t rows = 0;
+    for (int64_t t = 0; t < n_rows; t += rows) {
+      rows = block_rows(n_rows - t, kPackedRows);
+      const bool ahead = t == 0;  // later blocks find the panel in the cache
+      if (rows == kPackedRows) run_block<Bits, D, kPackedRows>(w, panel, x, blocks, ahead, t, out);
+      else if (rows == 4) run_block<Bits, D, 4>(w, panel, x, blocks, ahead, t, out);
+      else if (rows == 2) run_block<Bits, D, 2>(w, panel, x, blocks, ahead, t, out);
+      else run_block<Bits, D, 1>(w, panel, x, blocks, ahead, t, out);
+    }
   }
 }
 
 template <int Bits>
-void run_dtype(const QuantizedRow* x, int64_t t, const Packed& w, int64_t first, int64_t last,
-               const Output& out) {
+void run_dtype(const QuantizedRow* x, const int8_t* blocks, int64_t t, const Packed& w,
+               int64_t first, int64_t last, const Output& out) {
   switch (w.dtype) {
-    case Dtype::f32: return run_panels<Bits, Dtype::f32>(x, t, w, first, last, out);
-    case Dtype::f16: return run_panels<Bits, Dtype::f16>(x, t, w, first, last, out);
-    case Dtype::bf16: return run_panels<Bits, Dtype::bf16>(x, t, w, first, last, out);
+    case Dtype::f32:
+      return run_panels<Bits, Dtype::f32>(x, blocks, t, w, first, last, out);
+    case Dtype::f16:
+      return run_panels<Bits, Dtype::f16>(x, blocks, t, w, first, last, out);
+    case Dtype::bf16:
+      return run_panels<Bits, Dtype::bf16>(x, blocks, t, w, first, last, out);
   }
 }
 
 }  // namespace
 
-void linear_packed(const QuantizedRow* x, int64_t t, const Packed& w, int64_t first, int64_t last,
-                   const Output& out) {
-  if (w.bits == 4) return run_dtype<4>(x, t, w, first, last, out);
-  return run_dtype<8>(x, t, w, first, last, out);
+void linear_packed(const QuantizedRow* x, const int8_t* blocks, int64_t t, const Packed& w,
+                   int64_t first, int64_t last, const Output& out) {
+  if (w.bits == 4) return run_dtype<4>(x, blocks, t, w, first, last, out);
+  return run_dtype<8>(x, blocks, t, w, first, last, out);
 }
 
 }  // namespace GANGLINE_PATH

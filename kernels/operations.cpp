@@ -1,6 +1,7 @@
 #include "operations.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "dispatch.h"
 #include "pool.h"
@@ -28,10 +29,31 @@ class QuantizedRows {
       for (int64_t row = first; row < last; ++row)
         run.quantize_row(x + row * k, k, group_size, rows_[static_cast<size_t>(row)]);
     });
+    if (t == 1) return;  // a block of one row is the row
+    grow(blocks_, t * k);
+    const int64_t most = run.packed_rows, n_full = t / most;
+    const auto fill = [&](int64_t row, int64_t rows) {
+      interleave(codes_.data() + row * k, rows, k, blocks_.data() + row * k);
+    };
+    parallel_for(n_full, ns, [&](int64_t first, int64_t last) {
+      for (int64_t block = first; block < last; ++block) fill(block * most, most);
+    });
+    for (int64_t row = n_full * most; row < t;) {
+      const int64_t rows = block_rows(t - row, most);
+      fill(row, rows);
+      row += rows;
+    }
   }
   const QuantizedRow* rows() const { return rows_.data(); }
+  const int8_t* blocks() const { return rows_.size() == 1 ? codes_.data() : blocks_.data(); }
 
  private:
+  // (rows, k) to (k / 4, rows, 4).
+  static void interleave(const int8_t* from, int64_t rows, int64_t k, int8_t* to) {
+    for (int64_t j = 0; j < k / 4; ++j)
+      for (int64_t row = 0; row < rows; ++row)
+        std::memcpy(to + 4 * (j * rows + row), from + row * k + 4 * j, 4);
+  }
   void resize(int64_t t, int64_t k, int64_t group_size) {
     const int64_t n_groups = k / group_size;
     grow(codes_, t * k);
@@ -47,7 +69,7 @@ class QuantizedRows {
     if (memory.size() < static_cast<size_t>(n)) memory.resize(static_cast<size_t>(n));
   }
 
-  std::vector<int8_t> codes_;
+  std::vector<int8_t> codes_, blocks_;
   std::vector<float> factors_;
   std::vector<int32_t> sums_;
   std::vector<QuantizedRow> rows_;
@@ -63,13 +85,14 @@ double part_ns(const Part& part, int64_t k, int64_t t) {
 
 // Columns start.. of y (t, w.n) are x times one part of w.
 void linear_part(const float* x, int64_t t, const Weight& w, const Part& part, int64_t start,
-                 const QuantizedRow* rows, const float* bias, float* y, bool add) {
+                 const QuantizedRows& rows, const float* bias, float* y, bool add) {
   const Kernels& run = kernels();
   const int64_t n = part.n(), n_units = (n + kUnit - 1) / kUnit;
   const float* added = bias ? bias + start : nullptr;
   parallel_for(n_units, part_ns(part, w.k, t), [&](int64_t first, int64_t last) {
     if (part.is_packed()) {
-      run.linear_packed(rows, t, part.packed, first, last, added, y + start, w.n, add);
+      run.linear_packed(rows.rows(), rows.blocks(), t, part.packed, first, last, added, y + start,
+                        w.n, add);
     } else {
       run.linear(x, w.k, t, part.dense, first * kUnit, std::min(last * kUnit, n), added, y + start,
                  w.n, add);
@@ -87,7 +110,7 @@ void linear(const float* x, int64_t t, const Weight& w, const float* bias, float
       quantized_by = part.packed.group_size;
       rows.set(x, t, w.k, quantized_by);
     }
-    linear_part(x, t, w, part, start, rows.rows(), bias, y, add);
+    linear_part(x, t, w, part, start, rows, bias, y, add);
     start += part.n();
   }
 }
