@@ -103,7 +103,7 @@ def test_a_question_is_asked_with_the_keyboard_alone(
     expect(page.locator(".measured [data-kind=rate]")).to_contain_text("tok/s")
     expect(page.locator(".measured [data-kind=nodes]")).to_contain_text("node-1")
     # More questions, with the first as their history.
-    for index, question in enumerate(("Spell gangline", "What is Gangline?"), start=1):
+    for index, question in enumerate(("Spell sled", "What is Gangline?"), start=1):
         expect(page.locator("#question")).to_be_focused()
         page.keyboard.type(question)
         page.keyboard.press("Enter")
