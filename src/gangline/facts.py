@@ -78,7 +78,6 @@ class WorkerFacts(msgspec.Struct, frozen=True):
     progress: float = 0.0  # 0..1 while loading
     weight_bytes: int = 0
     cache_bytes: int = 0
-    resident_bytes: int | None = None
     stats: WorkerStats | None = None  # heads only
     reason: str = ""
 

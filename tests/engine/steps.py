@@ -48,7 +48,7 @@ class Chain:
 
     def step(self, sequences: Sequence[tuple[int, int, Sequence[int]]]) -> list[F32]:
         """Sequences of (slot, start, ids) -> logits (n, V) of every row of each of them."""
-        slots, starts = (ints(*(s[i] for s in sequences)) for i in (0, 1))  # type: ignore[misc]
+        slots, starts = (ints(*(s[i] for s in sequences)) for i in (0, 1))
         counts = ints(*(len(ids) for _, _, ids in sequences))
         batch = Batch.of(slots, starts, counts)
         x = self.stages[0].embed(ints(*(id for _, _, ids in sequences for id in ids)))

@@ -140,12 +140,3 @@ def sample_all_current(scheduler: Scheduler, step: Step) -> None:
     for one in step.sampled:
         if scheduler.is_current(one):
             one.tokens.append(len(one.tokens))
-
-
-def test_lanes_lists_active_and_waiting() -> None:
-    scheduler = Scheduler(lanes=1, n_stages=1, step_rows=1)
-    one, two = lane(1, 1), lane(2, 1)
-    scheduler.add(one)
-    scheduler.add(two)
-    scheduler.next_step()
-    assert scheduler.lanes() == [one, two]

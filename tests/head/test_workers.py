@@ -77,6 +77,8 @@ def test_more_requests_than_lanes_are_all_answered(ring: Ring) -> None:
     answers = ask(ring, *[prompt(f"request {i}") for i in range(11)])
     assert all(answer.finished is not None for answer in answers)
     assert all(len(answer.tokens) == answer.finished.n_tokens for answer in answers)
+    # Computed one after another, in the head's time, however they arrived.
+    assert all(answer.finished.decode_s > 0 for answer in answers if len(answer.tokens) > 1)
 
 
 def test_chat_is_rendered_by_the_models_template(ring: Ring) -> None:

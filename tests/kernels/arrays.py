@@ -50,7 +50,7 @@ def matrix(random: np.random.Generator, kind: str, n: int, k: int) -> Tensor:
         dtype = ("f16", "bf16", "f32")[n % 3]
         packed, scales, biases = quantize(values, bits, group_size, dtype)
         parts = [
-            Tensor(name, dtype, part.shape, unaligned(part))  # type: ignore[arg-type]
+            Tensor(name, dtype, part.shape, unaligned(part))
             for name, part in (("w.scales", scales), ("w.biases", biases))
         ]
         form = GroupAffine(bits, group_size)
@@ -58,7 +58,7 @@ def matrix(random: np.random.Generator, kind: str, n: int, k: int) -> Tensor:
     if kind == "bf16":
         return Tensor("w.weight", "bf16", (n, k), unaligned(to_bf16(values)))
     stored = values.astype(np.float16 if kind == "f16" else np.float32)
-    return Tensor("w.weight", kind, (n, k), unaligned(stored))  # type: ignore[arg-type]
+    return Tensor("w.weight", kind, (n, k), unaligned(stored))
 
 
 def unaligned(array: NDArray[Any]) -> NDArray[Any]:

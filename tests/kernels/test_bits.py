@@ -39,7 +39,7 @@ def run_all(seed: int = 0) -> list[F32]:
         x = np.concatenate([spread(random, 3, 32) * 8, np.full((1, 32), np.nan, np.float32)])
         gate_up, down = matrix(random, "bf16", 42, 32), matrix(random, "f16", 9, 21)
         residual = spread(random, 4, 9)
-        ops.gated_mlp(x, ops.weight(gate_up), ops.weight(down), act, residual)  # type: ignore[arg-type]
+        ops.gated_mlp(x, ops.weight(gate_up), ops.weight(down), act, residual)
         results.append(residual)
     for head_dim, dtype in ((6, "f32"), (32, "f16"), (72, "f16"), (72, "f32")):
         cache = ops.cache(2, 200, 2, head_dim, dtype)
@@ -76,7 +76,7 @@ def test_exp_agrees_on_a_sweep_of_all_exponents() -> None:
         down = ops.weight(Tensor("w", "f32", (1, 1), eye[:1]))
         for act in ("silu", "gelu"):
             y = np.zeros((x.size, 1), np.float32)
-            ops.gated_mlp(x.reshape(-1, 1), gate_up, down, act, y)  # type: ignore[arg-type]
+            ops.gated_mlp(x.reshape(-1, 1), gate_up, down, act, y)
             found.setdefault(act, []).append(y)
     for results in found.values():
         assert all(same_bits(results[0], other) for other in results[1:])

@@ -209,7 +209,7 @@ def test_gated_mlp(path: str, act: str) -> None:
     down = ops.weight(Tensor("d", "f32", (n, n), identity))
     residual = Guarded((1, n), 0.0)
     bias = np.concatenate([np.zeros(n), np.ones(n)]).astype(np.float32)  # up is 1 by its bias
-    ops.gated_mlp(x, gate_up, down, act, residual.array, bias)  # type: ignore[arg-type]
+    ops.gated_mlp(x, gate_up, down, act, residual.array, bias)
     residual.check()
     exact = [ACTIVATIONS[act](float(v)) for v in x[0]]
     np.testing.assert_allclose(residual.array[0], exact, rtol=3e-6, atol=5e-7)
@@ -241,7 +241,7 @@ def test_special_numbers_reach_the_result(path: str, kind: str) -> None:
 def test_every_half_precision_number_converts_exactly(path: str, kind: str) -> None:
     bits = np.arange(65536, dtype=np.uint16)
     stored = bits.view(np.float16) if kind == "f16" else bits
-    tensor = Tensor("w", kind, (256, 256), stored.reshape(256, 256))  # type: ignore[arg-type]
+    tensor = Tensor("w", kind, (256, 256), stored.reshape(256, 256))
     ops = Cpu(1)
     found = ops.embed(ops.table(tensor), np.arange(256, dtype=np.int32)).reshape(-1)
     expected = (bits.astype(np.uint32) << 16).view(np.float32)

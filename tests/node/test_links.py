@@ -68,7 +68,7 @@ def test_a_peer_that_hangs_or_is_none_of_ours_costs_little(
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
-            behaviour(connection)  # type: ignore[operator]
+            behaviour(connection)
             done.wait(10)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

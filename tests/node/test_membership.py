@@ -127,7 +127,7 @@ def test_calls_answer_or_raise_what_the_other_side_raised(tmp_path: Path) -> Non
             snapshot = await membership.call(answering.id, GetSnapshot(), Snapshot)
             assert snapshot.report.facts.id == answering.id
             with pytest.raises(NotFound) as caught:
-                await membership.call(answering.id, UnloadModel("nothing"), Done)  # type: ignore[arg-type]
+                await membership.call(answering.id, UnloadModel("nothing"), Done)
             assert "`nothing` is not loaded" in caught.value.message
             with pytest.raises(Unavailable, match="did not answer"):
                 await membership.call(NodeId("n-nobody"), GetSnapshot(), Snapshot, timeout_s=0.3)

@@ -56,7 +56,7 @@ def test_a_name_may_mean_several_nodes() -> None:
 
 
 def test_what_an_older_load_holds_counts_as_free() -> None:
-    worker = WorkerFacts("w", 1, MODEL, 1, "head", Span(0, 6), "ready", resident_bytes=GIB)
+    worker = WorkerFacts("w", 1, MODEL, 1, "head", Span(0, 6), "ready", weight_bytes=GIB)
     facts = report_of(A, workers=(worker,)).facts
     hardware = msgspec.structs.replace(facts.hardware, free_bytes=2 * GIB)
     facts = msgspec.structs.replace(facts, hardware=hardware)

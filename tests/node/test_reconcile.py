@@ -144,7 +144,7 @@ def test_a_failed_model_stays_as_it_is() -> None:
 
 def own(record: ModelRecord, index: int, **changes: object) -> OwnWorker:
     fields: dict[str, object] = {"loaded": True, "connected": False, **changes}
-    return OwnWorker(f"w-{index}", MODEL, record.load_key, index, **fields)  # type: ignore[arg-type]
+    return OwnWorker(f"w-{index}", MODEL, record.load_key, index, **fields)
 
 
 def test_a_node_starts_its_own_stages_only_and_once() -> None:

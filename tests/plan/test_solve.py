@@ -32,7 +32,7 @@ def model_of(n_layers: int, layer_bytes: int = 100 << 20, **changes: object) -> 
         "hidden_size": 2048,
         "max_context": 8192,
     }
-    return ModelCost(**{**fields, **changes})  # type: ignore[arg-type]
+    return ModelCost(**{**fields, **changes})
 
 
 def machine(

@@ -68,8 +68,8 @@ def split(nodes: list[Json], model: str, n_layers: int, state: str = "ready",
             "id": f"w-{model}-{index}", "pid": 2000 + index, "model": model, "epoch": 1,
             "role": role, "span": span,
             "state": state if state in ("ready", "failed") else "loading",
-            "backend": "cpu", "progress": 0.43, "weight_bytes": 4 * GIB, "cache_bytes": GIB,
-            "resident_bytes": 6 * GIB, "stats": None, "reason": "",
+            "backend": "cpu", "progress": 0.43, "weight_bytes": 4 * GIB, "cache_bytes": 2 * GIB,
+            "stats": None, "reason": "",
         })  # fmt: skip
         if n_parts > 1:
             to = nodes[(index + 1) % n_parts]["id"]
@@ -212,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         sent = -1
         while node.is_running:
             with node.changed:
-                node.changed.wait_for(lambda: node.version != sent)  # noqa: B023
+                node.changed.wait_for(lambda: node.version != sent)  # noqa: B023 - `sent` is meant as it is now
                 sent, state = node.version, node.state
             if not node.is_running:
                 return

@@ -52,7 +52,7 @@ class Child:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     env=os.environ | {"GANGLINE_HOME": str(self.home)},
-                    **own,  # type: ignore[call-overload]
+                    **own,  # type: ignore[call-overload]  # which of the two depends on the system
                 )
         except BaseException:
             self.remove()

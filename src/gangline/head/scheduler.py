@@ -86,10 +86,6 @@ class Scheduler:
             self._free.append(lane.slot)
         return lane
 
-    def lanes(self) -> list[Lane]:
-        """Every request, active or waiting."""
-        return [*self._active.values(), *self._waiting.values()]
-
     def next_step(self) -> Step | None:
         """The next step, or None while the ring is full or no lane has anything to compute."""
         if len(self._in_flight) >= self._n_stages:

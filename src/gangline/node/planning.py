@@ -62,11 +62,7 @@ def find_nodes(view: View, wanted: tuple[str, ...]) -> set[NodeId]:
 
 def machine_of(facts: NodeFacts, model: ModelId, excluded: str) -> Machine:
     """A node for the planner; what workers of this model hold counts as free, since they go."""
-    held = sum(
-        worker.resident_bytes or worker.weight_bytes
-        for worker in facts.workers
-        if worker.model == model
-    )
+    held = sum(worker.weight_bytes for worker in facts.workers if worker.model == model)
     hardware = facts.hardware
     return Machine(
         node=facts.id,

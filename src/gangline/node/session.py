@@ -57,7 +57,7 @@ class OpenSession:
 
     def _close(self) -> None:
         atexit.unregister(self._close)
-        self.session.close()  # type: ignore[no-untyped-call]
+        self.session.close()  # type: ignore[no-untyped-call]  # zenoh has no annotation here
 
 
 def _open(config: NodeConfig, port: int) -> OpenSession:

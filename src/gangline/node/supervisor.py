@@ -194,8 +194,8 @@ class Supervisor:
                 )
             case Connected():
                 worker.change(state="ready")
-            case Stats(stats=stats, resident_bytes=resident_bytes):
-                worker.change(stats=stats, resident_bytes=resident_bytes)
+            case Stats(stats=stats):
+                worker.change(stats=stats)
             case Failed(error=error):
                 worker.fail(error)
 

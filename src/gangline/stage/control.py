@@ -62,8 +62,9 @@ class Connected(msgspec.Struct, frozen=True, tag="connected"):
 
 
 class Stats(msgspec.Struct, frozen=True, tag="stats"):
+    """What a head has counted; about once a second while it changes."""
+
     stats: WorkerStats
-    resident_bytes: int | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

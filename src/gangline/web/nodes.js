@@ -42,7 +42,7 @@ function workerRow(node) {
       }
       const progress = worker.state === "loading" ? ` ${format.percent(worker.progress)}` : "";
       const parts = [
-        worker.role, worker.state + progress, worker.backend, format.bytes(worker.residentBytes),
+        worker.role, worker.state + progress, worker.backend, format.bytes(worker.heldBytes),
       ];
       setText(foot, worker.reason || parts.filter(Boolean).join(" · "));
       setAttribute(root, "data-state", worker.state);

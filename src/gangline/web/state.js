@@ -62,7 +62,7 @@ function workerView(worker, state, toneOf) {
     state: worker.state,
     backend: worker.backend,
     progress: worker.progress,
-    residentBytes: worker.resident_bytes ?? worker.weight_bytes + worker.cache_bytes,
+    heldBytes: worker.weight_bytes + worker.cache_bytes,
     stats: worker.stats,
     reason: worker.reason,
   };
@@ -74,7 +74,7 @@ function nodeView(node, state, toneOf) {
   const workers = node.workers.map((worker) => workerView(worker, state, toneOf));
   const states = workers.map((worker) => worker.state);
   const { hardware } = node;
-  const ours = workers.reduce((sum, worker) => sum + worker.residentBytes, 0);
+  const ours = workers.reduce((sum, worker) => sum + worker.heldBytes, 0);
   const used = Math.max(0, hardware.memory_bytes - hardware.free_bytes);
   return {
     id: node.id,
