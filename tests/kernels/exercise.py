@@ -100,7 +100,7 @@ def build_paths(
 
 
 def run(*command: str | Path) -> dict[str, str]:
-    """Digest of each path; `AssertionError` where the program fails or numbers of threads differ."""
+    """Digest of each path; `AssertionError` where the program fails or threads matter."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     digests: dict[str, str] = {}
