@@ -97,6 +97,10 @@ void embed(const Matrix& table, const int32_t* ids, int64_t t, float* y) {
   for (int64_t row = 0; row < t; ++row) unpack(table, ids[row], y + row * table.k);
 }
 
+void embed(const Packed& table, const int32_t* ids, int64_t t, float* y) {
+  for (int64_t row = 0; row < t; ++row) unpack_packed(table, ids[row], y + row * table.k);
+}
+
 void rms_norm(const float* x, int64_t t, int64_t d, const float* w, float eps, float* y) {
   const Kernels& run = kernels();
   const double ns = static_cast<double>(t) * static_cast<double>(d) / 4.0;
@@ -152,12 +156,18 @@ void attend(const float* qkv, const Cache& cache, const Batch& batch, int64_t n_
   });
 }
 
-void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
-               const Weight& down, const float* down_bias, Activation activation,
-               float* residual) {
+namespace {
+
+// Rows that go through gate, up and down together: enough to read weights seldom, few enough that
+// what lies between stays in the cache.
+constexpr int64_t kMlpRows = 128;
+
+void mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
+              const Weight& down, const float* down_bias, Activation activation,
+              float* residual) {
   const Kernels& run = kernels();
   const int64_t ffn = down.k;
-  // Grows to the largest step of this thread and is kept.
+  // Grows to the most rows of this thread and is kept.
   thread_local std::vector<float> scratch;
   scratch.resize(std::max(scratch.size(), static_cast<size_t>(t * 3 * ffn)));
   float* both = scratch.data();                  // (t, 2 ffn): gate, up
@@ -174,6 +184,16 @@ void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* ga
     }
   });
   linear(hidden, t, down, down_bias, residual, true);
+}
+
+}  // namespace
+
+void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
+               const Weight& down, const float* down_bias, Activation activation,
+               float* residual) {
+  for (int64_t row = 0; row < t; row += kMlpRows)
+    mlp_rows(x + row * gate_up.k, std::min(kMlpRows, t - row), gate_up, gate_up_bias, down,
+             down_bias, activation, residual + row * down.n);
 }
 
 }  // namespace gangline
