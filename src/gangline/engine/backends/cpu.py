@@ -81,7 +81,7 @@ class Cpu:
         The file's pages would come back into memory with every prompt otherwise, 16 at a time.
         """
         if self._packed is not None:
-            packed, weight = (reference() for reference in self._packed)
+            packed, weight = self._packed[0](), self._packed[1]()
             if packed is tensor and weight is not None:
                 return _kernels.Table(weight)
         return _kernels.Table(*_arguments(tensor))
