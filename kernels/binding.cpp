@@ -170,20 +170,32 @@ class HeldWeight : public Weight {
   std::vector<Bytes> held_;
 };
 
-// An embedding: read row by row where it lies.
+// An embedding: read row by row where it lies, or in a packed weight of the same matrix.
 class HeldTable {
  public:
   HeldTable(Bytes data, const std::string& dtype, int64_t rows, int64_t columns)
-      : matrix(dense_matrix(data, dtype, rows, columns)), held_{data} {}
+      : matrix_(dense_matrix(data, dtype, rows, columns)), held_{data} {}
   HeldTable(Bytes data, Bytes scales, Bytes offsets, const std::string& dtype, int64_t rows,
             int64_t columns, int bits, int group_size)
-      : matrix(quantized_matrix(data, scales, offsets, dtype, rows, columns, bits, group_size)),
+      : matrix_(quantized_matrix(data, scales, offsets, dtype, rows, columns, bits, group_size)),
         held_{data, scales, offsets} {}
+  explicit HeldTable(const HeldWeight& weight) {
+    require(weight.parts.size() == 1 && weight.parts[0].is_packed(),
+            "a table of a weight needs one quantized matrix");
+    part_ = weight.parts[0];
+  }
 
-  const Matrix matrix;
+  int64_t n() const { return part_.is_packed() ? part_.packed.n : matrix_.n; }
+  int64_t k() const { return part_.is_packed() ? part_.packed.k : matrix_.k; }
+  void embed(const int32_t* ids, int64_t t, float* y) const {
+    if (part_.is_packed()) gangline::embed(part_.packed, ids, t, y);
+    else gangline::embed(matrix_, ids, t, y);
+  }
 
  private:
+  Matrix matrix_{};
   std::vector<Bytes> held_;
+  Part part_;
 };
 
 void make_cache(Cache* cache, int64_t lanes, int64_t context, int64_t n_kv_heads, int64_t head_dim,
@@ -207,13 +219,12 @@ void py_linear(Rows x, const HeldWeight& w, std::optional<Vector> bias, RowsOut 
 }
 
 void py_embed(const HeldTable& table, Ints ids, RowsOut y) {
-  require(size(y, 0) == size(ids, 0) && size(y, 1) == table.matrix.k,
+  require(size(y, 0) == size(ids, 0) && size(y, 1) == table.k(),
           "embed: y does not have shape (T, D)");
   for (int64_t i = 0; i < size(ids, 0); ++i)
-    require(ids.data()[i] >= 0 && ids.data()[i] < table.matrix.n,
-            "embed: an id is outside the table");
+    require(ids.data()[i] >= 0 && ids.data()[i] < table.n(), "embed: an id is outside the table");
   Release release;
-  embed(table.matrix, ids.data(), size(ids, 0), y.data());
+  table.embed(ids.data(), size(ids, 0), y.data());
 }
 
 void py_rms_norm(Rows x, Vector w, float eps, RowsOut y) {
@@ -297,7 +308,7 @@ NB_MODULE(_kernels, m) {
   m.def("threads", &threads);
   m.def("read_bandwidth", &py_read_bandwidth, "bytes"_a, "threads"_a, "seconds"_a);
 
-  nb::class_<HeldWeight>(m, "Weight")
+  nb::class_<HeldWeight>(m, "Weight", nb::is_weak_referenceable())
       .def(nb::init<>())
       .def("add_dense", &HeldWeight::add_dense, array("data"), "dtype"_a, "rows"_a, "columns"_a)
       .def("add_quantized", &HeldWeight::add_quantized, array("data"), array("scales"),
@@ -310,7 +321,8 @@ NB_MODULE(_kernels, m) {
       .def(nb::init<Bytes, Bytes, Bytes, const std::string&, int64_t, int64_t, int, int>(),
            "data"_a, "scales"_a, "offsets"_a, "dtype"_a, "rows"_a, "columns"_a, "bits"_a,
            "group_size"_a)
-      .def_prop_ro("k", [](const HeldTable& table) { return table.matrix.k; });
+      .def(nb::init<const HeldWeight&>(), "weight"_a)
+      .def_prop_ro("k", &HeldTable::k);
   nb::class_<Cache>(m, "Cache")
       .def("__init__", &make_cache, "lanes"_a, "context"_a, "n_kv_heads"_a, "head_dim"_a,
            "dtype"_a)

@@ -36,8 +36,9 @@ struct Weight {
 // y (t, n) = x (t, k) @ w.T + bias (null: none); `add`: plus what y held.
 void linear(const float* x, int64_t t, const Weight& w, const float* bias, float* y, bool add);
 
-// y (t, k) = rows ids (t) of the table, as it lies in the checkpoint.
+// y (t, k) = rows ids (t) of the table, as it lies in the checkpoint, or packed.
 void embed(const Matrix& table, const int32_t* ids, int64_t t, float* y);
+void embed(const Packed& table, const int32_t* ids, int64_t t, float* y);
 
 void rms_norm(const float* x, int64_t t, int64_t d, const float* w, float eps, float* y);
 

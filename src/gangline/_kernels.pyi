@@ -29,10 +29,15 @@ class Weight:
     ) -> None: ...
 
 class Table:
-    """An embedding (dense, or quantized with scales and offsets); points into its arrays."""
+    """An embedding (dense, or quantized with scales and offsets); points into its arrays.
+
+    Of a weight of one quantized matrix it reads the packed form.
+    """
 
     @property
     def k(self) -> int: ...
+    @overload
+    def __init__(self, weight: Weight) -> None: ...
     @overload
     def __init__(self, data: _Bytes, dtype: str, rows: int, columns: int) -> None: ...
     @overload

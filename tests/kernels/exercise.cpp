@@ -114,7 +114,7 @@ void exercise_matrix(Random& random, Digest& digest, const Matrix& m) {
   w.parts = {part, part};
   w.n = 2 * m.n;
   w.k = m.k;
-  for (int64_t t : {1, 5, 66}) {
+  for (int64_t t : {1, 5, 66, 93}) {
     Exact<float> x = random.numbers(t * m.k), bias = random.numbers(w.n);
     Exact<float> y = random.numbers(t * w.n);
     linear(x.data(), t, w, bias.data(), y.data(), true);

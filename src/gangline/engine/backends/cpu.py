@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +39,15 @@ class Cpu:
         self.threads = (os.cpu_count() or 1) if threads is None else threads
         if _kernels.threads() != self.threads:
             _kernels.set_threads(self.threads)
+        # The tensor that was packed alone last, and its weight: it may be an embedding too.
+        self._packed: tuple[ref[Tensor], ref[_kernels.Weight]] | None = None
 
     def weight(self, *parts: Tensor) -> _kernels.Weight:
         weight = _kernels.Weight()
         for part in parts:
             _add_part(weight, part)
+        if len(parts) == 1 and parts[0].quantized is not None:
+            self._packed = ref(parts[0]), ref(weight)
         return weight
 
     def vector(self, *parts: Tensor) -> F32:
@@ -71,6 +76,14 @@ class Cpu:
             raise ProtocolError(str(error)) from error
 
     def table(self, tensor: Tensor) -> _kernels.Table:
+        """Where the same tensor is a weight, rows are read from its packed form.
+
+        The file's pages would come back into memory with every prompt otherwise, 16 at a time.
+        """
+        if self._packed is not None:
+            packed, weight = self._packed[0](), self._packed[1]()
+            if packed is tensor and weight is not None:
+                return _kernels.Table(weight)
         return _kernels.Table(*_arguments(tensor))
 
     def embed(self, table: _kernels.Table, ids: I32) -> F32:
