@@ -9,7 +9,10 @@ from typing import Literal
 
 import msgspec
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu2"]
+# "swiglu_clamped" is gpt-oss's: gate at most 7, up within 7 of zero,
+# gate sigmoid(1.702 gate) (up + 1).
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "swiglu_clamped"]
+Scoring = Literal["softmax", "softmax_chosen", "sigmoid"]
 CacheDtype = Literal["f16", "f32"]
 RopeKind = Literal["default", "linear", "llama3"]
 
