@@ -95,6 +95,7 @@ Activation activation_of(const std::string& name) {
   if (name == "gelu") return Activation::gelu;
   if (name == "gelu_tanh") return Activation::gelu_tanh;
   if (name == "relu2") return Activation::relu2;
+  if (name == "swiglu_clamped") return Activation::swiglu_clamped;
   throw std::invalid_argument("activation `" + name + "` is not known");
 }
 
@@ -186,10 +187,25 @@ class HeldTable {
   std::vector<Bytes> held_;
 };
 
+// A dense matrix of one head after the other.
+class HeldHeads {
+ public:
+  HeldHeads(Bytes data, const std::string& dtype, int64_t rows, int64_t columns, int64_t n_heads)
+      : matrix(dense_matrix(data, dtype, rows, columns)), n_heads(n_heads), held_(data) {
+    require(n_heads > 0 && rows % n_heads == 0, "rows are not a multiple of the heads");
+  }
+
+  const Matrix matrix;
+  const int64_t n_heads;
+
+ private:
+  Bytes held_;
+};
+
 void make_cache(Cache* cache, int64_t lanes, int64_t context, int64_t n_kv_heads, int64_t head_dim,
-                const std::string& dtype) {
+                int64_t value_dim, bool shared_values, const std::string& dtype) {
   require(dtype == "f16" || dtype == "f32", "a cache holds f16 or f32");
-  new (cache) Cache(lanes, context, n_kv_heads, head_dim, dtype_of(dtype));
+  new (cache) Cache(lanes, context, n_kv_heads, head_dim, value_dim, shared_values, dtype_of(dtype));
 }
 
 Batch make_batch(Ints slots, Ints starts, Ints counts, int64_t lanes, int64_t context) {
@@ -206,62 +222,132 @@ void py_linear(Rows x, const HeldWeight& w, std::optional<Vector> bias, RowsOut 
   linear(x.data(), size(x, 0), w, added, y.data(), add);
 }
 
-void py_embed(const HeldTable& table, Ints ids, RowsOut y) {
+void py_linear_heads(Rows x, const HeldHeads& w, RowsOut y) {
+  require(size(x, 1) == w.n_heads * w.matrix.k,
+          "linear_heads: x does not have as many columns as heads and weight");
+  require(size(y, 0) == size(x, 0) && size(y, 1) == w.matrix.n,
+          "linear_heads: y does not have shape (T, H N)");
+  Release release;
+  linear_heads(x.data(), size(x, 0), w.matrix, w.n_heads, y.data());
+}
+
+void py_embed(const HeldTable& table, Ints ids, float scale, RowsOut y) {
   require(size(y, 0) == size(ids, 0) && size(y, 1) == table.matrix.k,
           "embed: y does not have shape (T, D)");
   for (int64_t i = 0; i < size(ids, 0); ++i)
     require(ids.data()[i] >= 0 && ids.data()[i] < table.matrix.n,
             "embed: an id is outside the table");
   Release release;
-  embed(table.matrix, ids.data(), size(ids, 0), y.data());
+  embed(table.matrix, ids.data(), size(ids, 0), scale, y.data());
 }
 
-void py_rms_norm(Rows x, Vector w, float eps, RowsOut y) {
-  require(size(w, 0) == size(x, 1), "rms_norm: w does not have one number per column of x");
+template <Norm Kind>
+void py_norm(Rows x, Vector w, float eps, RowsOut y) {
+  require(size(w, 0) == size(x, 1), "norm: w does not have one number per column of x");
   require(size(y, 0) == size(x, 0) && size(y, 1) == size(x, 1),
-          "rms_norm: y does not have the shape of x");
+          "norm: y does not have the shape of x");
   Release release;
-  rms_norm(x.data(), size(x, 0), size(x, 1), w.data(), eps, y.data());
+  norm(Kind, x.data(), size(x, 0), size(x, 1), w.data(), eps, y.data());
+}
+
+void py_add(RowsOut residual, Rows x, float scale) {
+  require(size(residual, 0) == size(x, 0) && size(residual, 1) == size(x, 1),
+          "add: x does not have the shape of what it is added to");
+  Release release;
+  add_scaled(residual.data(), x.data(), size(x, 0) * size(x, 1), scale);
+}
+
+void py_sigmoid_gate(RowsOut x, Rows gate) {
+  require(size(gate, 0) == size(x, 0) && (size(gate, 1) == size(x, 1) || size(gate, 1) == 1),
+          "sigmoid_gate: the gate does not have shape (T, D) or (T, 1)");
+  Release release;
+  sigmoid_gate(x.data(), gate.data(), size(x, 0), size(x, 1), size(gate, 1) != size(x, 1));
+}
+
+void py_soft_cap(RowsOut x, float cap) {
+  Release release;
+  soft_cap(x.data(), size(x, 0) * size(x, 1), cap);
+}
+
+// The layout of rows that have as many columns as these heads and a rest for values.
+FusedRows fused_rows(const RowsOut& qkv, int64_t n_heads, int64_t n_kv_heads, int64_t head_dim) {
+  const int64_t limit = int64_t{1} << 31;
+  require(n_heads > 0 && n_kv_heads > 0 && head_dim > 0 && n_heads < limit && n_kv_heads < limit &&
+              head_dim <= kMaxHeadDim && size(qkv, 1) >= (n_heads + n_kv_heads) * head_dim,
+          "the rows are too short for their queries and keys");
+  return {n_heads, n_kv_heads, head_dim, size(qkv, 1)};
+}
+
+HeadWeight head_weight(const Vector& w, int64_t n_heads, int64_t head_dim) {
+  const bool each = size(w, 0) == head_dim;
+  require(each || size(w, 0) == n_heads * head_dim,
+          "head_norm: a weight is neither for one head nor for all of them");
+  return {w.data(), each};
+}
+
+void py_head_norm(RowsOut qkv, Vector q, Vector k, int64_t n_heads, int64_t n_kv_heads,
+                  int64_t head_dim, float eps) {
+  const FusedRows rows = fused_rows(qkv, n_heads, n_kv_heads, head_dim);
+  const HeadWeight queries = head_weight(q, n_heads, head_dim);
+  const HeadWeight keys = head_weight(k, n_kv_heads, head_dim);
+  Release release;
+  head_norm(qkv.data(), size(qkv, 0), rows, queries, keys, eps);
+}
+
+void py_gated_norm(RowsOut x, Rows gate, Vector w, float eps) {
+  const int64_t dim = size(w, 0);
+  require(dim > 0 && size(x, 1) % dim == 0, "gated_norm: a row of x is not a number of heads");
+  require(size(gate, 0) == size(x, 0) && size(gate, 1) == size(x, 1),
+          "gated_norm: the gate does not have the shape of x");
+  Release release;
+  gated_norm(x.data(), gate.data(), size(x, 0), size(x, 1) / dim, dim, w.data(), eps);
 }
 
 void py_rope(RowsOut qkv, Array<const float, 3> table, const Batch& batch, int64_t n_heads,
-             int64_t n_kv_heads) {
+             int64_t n_kv_heads, int64_t head_dim) {
+  const FusedRows rows = fused_rows(qkv, n_heads, n_kv_heads, head_dim);
   const int64_t half = size(table, 2);
-  require(n_heads > 0 && n_kv_heads > 0 && size(table, 1) == 2, "rope: heads or table are wrong");
+  require(size(table, 1) == 2 && 2 * half <= head_dim, "rope: the table does not fit the heads");
   require(size(table, 0) >= batch.context, "rope: the table has too few positions");
-  require(size(qkv, 0) == batch.rows() && size(qkv, 1) == (n_heads + 2 * n_kv_heads) * 2 * half,
-          "rope: qkv does not fit batch and heads");
+  require(size(qkv, 0) == batch.rows(), "rope: qkv does not fit the batch");
   Release release;
-  rope(qkv.data(), table.data(), half, batch, n_heads, n_kv_heads);
+  rope(qkv.data(), rows, table.data(), half, batch);
 }
 
 void py_attend(Rows qkv, const Cache& cache, const Batch& batch, int64_t n_heads, float scale,
-               RowsOut out) {
+               int64_t window, float soft_cap, std::optional<Vector> sinks, RowsOut out) {
   require(batch.lanes <= cache.lanes && batch.context <= cache.context,
           "attend: the batch was made for a larger cache");
-  require(n_heads > 0 && n_heads % cache.n_kv_heads == 0,
+  require(n_heads > 0 && n_heads < (int64_t{1} << 31) && n_heads % cache.n_kv_heads == 0,
           "attend: n_heads is not a multiple of the cache's heads");
-  require(size(qkv, 0) == batch.rows() &&
-              size(qkv, 1) == (n_heads + 2 * cache.n_kv_heads) * cache.head_dim,
+  const int64_t own_values = cache.shared ? 0 : cache.n_kv_heads * cache.value_dim;
+  const int64_t width = (n_heads + cache.n_kv_heads) * cache.head_dim + own_values;
+  require(size(qkv, 0) == batch.rows() && size(qkv, 1) == width,
           "attend: qkv does not fit batch and heads");
-  require(size(out, 0) == batch.rows() && size(out, 1) == n_heads * cache.head_dim,
-          "attend: out does not have shape (T, H Dh)");
+  require(size(out, 0) == batch.rows() && size(out, 1) == n_heads * cache.value_dim,
+          "attend: out does not have shape (T, H Dv)");
+  require(!sinks || size(*sinks, 0) == n_heads, "attend: sinks are not one per head");
+  require(window >= 0, "attend: a window cannot be negative");
+  const AttentionRules rules = {scale, soft_cap, window};
+  const float* sink_scores = sinks ? sinks->data() : nullptr;
   Release release;
-  attend(qkv.data(), cache, batch, n_heads, scale, out.data());
+  attend(qkv.data(), {n_heads, cache.n_kv_heads, cache.head_dim, width}, cache, batch, rules,
+         sink_scores, out.data());
 }
 
 void py_gated_mlp(Rows x, const HeldWeight& gate_up, const HeldWeight& down,
-                  const std::string& activation, RowsOut residual,
+                  const std::string& activation, RowsOut y, bool add,
                   std::optional<Vector> gate_up_bias, std::optional<Vector> down_bias) {
   require(size(x, 1) == gate_up.k, "gated_mlp: x does not have as many columns as gate_up");
   require(gate_up.n == 2 * down.k, "gated_mlp: gate_up does not have twice the columns of down");
-  require(size(residual, 0) == size(x, 0) && size(residual, 1) == down.n,
-          "gated_mlp: residual does not have shape (T, D)");
+  require(size(y, 0) == size(x, 0) && size(y, 1) == down.n,
+          "gated_mlp: y does not have shape (T, D)");
   const Activation act = activation_of(activation);
   const float* added = bias_of(gate_up_bias, gate_up.n);
   const float* added_down = bias_of(down_bias, down.n);
   Release release;
-  gated_mlp(x.data(), size(x, 0), gate_up, added, down, added_down, act, residual.data());
+  gated_mlp(x.data(), size(x, 0), gate_up, added, down, added_down, act, y.data(),
+            add);
 }
 
 // An argument that is never converted: results must not go into a copy.
@@ -311,23 +397,34 @@ NB_MODULE(_kernels, m) {
            "data"_a, "scales"_a, "offsets"_a, "dtype"_a, "rows"_a, "columns"_a, "bits"_a,
            "group_size"_a)
       .def_prop_ro("k", [](const HeldTable& table) { return table.matrix.k; });
+  nb::class_<HeldHeads>(m, "Heads")
+      .def(nb::init<Bytes, const std::string&, int64_t, int64_t, int64_t>(), "data"_a, "dtype"_a,
+           "rows"_a, "columns"_a, "n_heads"_a)
+      .def_prop_ro("n", [](const HeldHeads& heads) { return heads.matrix.n; });
   nb::class_<Cache>(m, "Cache")
       .def("__init__", &make_cache, "lanes"_a, "context"_a, "n_kv_heads"_a, "head_dim"_a,
-           "dtype"_a)
-      .def_ro("head_dim", &Cache::head_dim)
-      .def_ro("n_kv_heads", &Cache::n_kv_heads);
+           "value_dim"_a, "shared_values"_a, "dtype"_a);
   nb::class_<Batch>(m, "Batch").def_prop_ro("rows", &Batch::rows);
   m.def("batch", &make_batch, array("slots"), array("starts"), array("counts"), "lanes"_a,
         "context"_a);
 
   m.def("linear", &py_linear, array("x"), "w"_a, array("bias").none(), array("y"), "add"_a);
-  m.def("embed", &py_embed, "table"_a, array("ids"), array("y"));
-  m.def("rms_norm", &py_rms_norm, array("x"), array("w"), "eps"_a, array("y"));
-  m.def("rope", &py_rope, array("qkv"), array("table"), "batch"_a, "n_heads"_a, "n_kv_heads"_a);
+  m.def("linear_heads", &py_linear_heads, array("x"), "w"_a, array("y"));
+  m.def("embed", &py_embed, "table"_a, array("ids"), "scale"_a, array("y"));
+  m.def("rms_norm", &py_norm<Norm::rms>, array("x"), array("w"), "eps"_a, array("y"));
+  m.def("layer_norm", &py_norm<Norm::layer>, array("x"), array("w"), "eps"_a, array("y"));
+  m.def("add", &py_add, array("residual"), array("x"), "scale"_a);
+  m.def("sigmoid_gate", &py_sigmoid_gate, array("x"), array("gate"));
+  m.def("soft_cap", &py_soft_cap, array("x"), "cap"_a);
+  m.def("head_norm", &py_head_norm, array("qkv"), array("q"), array("k"), "n_heads"_a,
+        "n_kv_heads"_a, "head_dim"_a, "eps"_a);
+  m.def("gated_norm", &py_gated_norm, array("x"), array("gate"), array("w"), "eps"_a);
+  m.def("rope", &py_rope, array("qkv"), array("table"), "batch"_a, "n_heads"_a, "n_kv_heads"_a,
+        "head_dim"_a);
   m.def("attend", &py_attend, array("qkv"), "cache"_a, "batch"_a, "n_heads"_a, "scale"_a,
-        array("out"));
-  m.def("gated_mlp", &py_gated_mlp, array("x"), "gate_up"_a, "down"_a, "activation"_a,
-        array("residual"), array("gate_up_bias").none(), array("down_bias").none());
+        "window"_a, "soft_cap"_a, array("sinks").none(), array("out"));
+  m.def("gated_mlp", &py_gated_mlp, array("x"), "gate_up"_a, "down"_a, "activation"_a, array("y"),
+        "add"_a, array("gate_up_bias").none(), array("down_bias").none());
 
   // A daemon thread keeps its objects when the interpreter ends; that is no leak to report.
   nb::set_leak_warnings(false);

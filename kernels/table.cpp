@@ -34,10 +34,15 @@ const Kernels& GANGLINE_NAME(GANGLINE_PATH)() {
       quantize_row,
       unpack_row,
       rms_norm,
+      layer_norm,
       rope,
       append,
       attend,
       gate,
+      scale,
+      add_scaled,
+      sigmoid_gate,
+      soft_cap,
       sum,
   };
   return table;
