@@ -38,5 +38,9 @@ void soft_cap(float* x, int64_t n, float cap) {
   each_pair(x, x, n, [=](F32x16 v, F32x16) { return capped(v, cap); });
 }
 
+void sigmoid(float* x, int64_t n) {
+  each_pair(x, x, n, [](F32x16 v, F32x16) { return logistic(v); });
+}
+
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

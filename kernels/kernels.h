@@ -48,6 +48,7 @@ struct Packed {
   Dtype dtype;
 
   int64_t n_panels() const { return (n + 15) / 16; }
+  int64_t n_bytes() const { return n_panels() * panel_bytes(); }
   int64_t panel_bytes() const {
     return k / group_size * (32 * dtype_bytes(dtype) + int64_t{16} * group_size * bits / 8);
   }
@@ -111,11 +112,15 @@ struct Kernels {
   void (*gate)(const float* gate, const float* up, int64_t n, Activation activation, float* out);
 
   // Elementwise and in place, n numbers: x *= factor; y += factor * x, fused; x *= sigmoid(gates),
-  // or sigmoid(*gates) for all of them; x = cap * tanh(x / cap).
+  // or sigmoid(*gates) for all of them; x = cap * tanh(x / cap); x = sigmoid(x).
   void (*scale)(float* x, int64_t n, float factor);
   void (*add_scaled)(float* y, const float* x, int64_t n, float factor);
   void (*sigmoid_gate)(float* x, const float* gates, int64_t n, bool one_gate);
   void (*soft_cap)(float* x, int64_t n, float cap);
+  void (*sigmoid)(float* x, int64_t n);
+
+  // x (n) = exp(x) / sum of exp(x), in place.
+  void (*softmax)(float* x, int64_t n);
 
   // The sum of n floats; only here to stream memory at full speed.
   float (*sum)(const float* x, int64_t n);

@@ -75,14 +75,6 @@ class QuantizedRows {
   std::vector<QuantizedRow> rows_;
 };
 
-double part_ns(const Part& part, int64_t k, int64_t t) {
-  const double bytes = static_cast<double>(part.n_bytes());
-  const double work = static_cast<double>(part.n()) * static_cast<double>(k) *
-                      static_cast<double>(t);
-  const double speed = part.is_packed() ? kPackedMultiplyAddsPerNs : kMultiplyAddsPerNs;
-  return std::max(bytes / kBytesPerNs, work / speed);
-}
-
 // Columns start.. of y (t, w.n) are x times one part of w.
 void linear_part(const float* x, int64_t t, const Weight& w, const Part& part, int64_t start,
                  const QuantizedRows& rows, const float* bias, float* y, bool add) {
@@ -101,6 +93,14 @@ void linear_part(const float* x, int64_t t, const Weight& w, const Part& part, i
 }
 
 }  // namespace
+
+double part_ns(const Part& part, int64_t k, int64_t t) {
+  const double bytes = static_cast<double>(part.n_bytes());
+  const double work = static_cast<double>(part.n()) * static_cast<double>(k) *
+                      static_cast<double>(t);
+  const double speed = part.is_packed() ? kPackedMultiplyAddsPerNs : kMultiplyAddsPerNs;
+  return std::max(bytes / kBytesPerNs, work / speed);
+}
 
 void linear(const float* x, int64_t t, const Weight& w, const float* bias, float* y, bool add) {
   thread_local QuantizedRows rows;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 #include <vector>
 
 #include "cache.h"
@@ -31,7 +32,19 @@ struct Weight {
   std::vector<Part> parts;
   int64_t n = 0;
   int64_t k = 0;
+
+  void append(const Part& part) {
+    const int64_t columns = part.is_packed() ? part.packed.k : part.dense.k;
+    if (!parts.empty() && columns != k)
+      throw std::invalid_argument("stacked matrices have different numbers of columns");
+    parts.push_back(part);
+    n += part.n();
+    k = columns;
+  }
 };
+
+// A guess of the nanoseconds that t rows times a part take on one thread.
+double part_ns(const Part& part, int64_t k, int64_t t);
 
 // y (t, n) = x (t, k) @ w.T + bias (null: none); `add`: plus what y held.
 void linear(const float* x, int64_t t, const Weight& w, const float* bias, float* y, bool add);

@@ -18,6 +18,8 @@ void scale(float* x, int64_t n, float factor);
 void add_scaled(float* y, const float* x, int64_t n, float factor);
 void sigmoid_gate(float* x, const float* gates, int64_t n, bool one_gate);
 void soft_cap(float* x, int64_t n, float cap);
+void sigmoid(float* x, int64_t n);
+void softmax(float* x, int64_t n);
 float sum(const float* x, int64_t n);
 
 }  // namespace GANGLINE_PATH

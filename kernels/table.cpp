@@ -43,6 +43,8 @@ const Kernels& GANGLINE_NAME(GANGLINE_PATH)() {
       add_scaled,
       sigmoid_gate,
       soft_cap,
+      sigmoid,
+      softmax,
       sum,
   };
   return table;

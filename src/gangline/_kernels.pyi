@@ -28,6 +28,26 @@ class Weight:
         group_size: int,
     ) -> None: ...
 
+class Experts:
+    """A weight for each expert, all of one shape; `finish` comes after the last part."""
+
+    n: int
+    def __init__(self, n_experts: int) -> None: ...
+    def add_dense(self, expert: int, data: _Bytes, dtype: str, rows: int, columns: int) -> None: ...
+    def add_quantized(
+        self,
+        expert: int,
+        data: _Bytes,
+        scales: _Bytes,
+        offsets: _Bytes,
+        dtype: str,
+        rows: int,
+        columns: int,
+        bits: int,
+        group_size: int,
+    ) -> None: ...
+    def finish(self) -> None: ...
+
 class Table:
     """An embedding (dense, or quantized with scales and offsets); points into its arrays."""
 
@@ -123,6 +143,30 @@ def gated_mlp(
     activation: str,
     y: _F32,
     add: bool,
+    gate_up_bias: _F32 | None,
+    down_bias: _F32 | None,
+) -> None: ...
+def route(
+    x: _F32,
+    router: Weight,
+    scoring: str,
+    renormalize: bool,
+    scale: float,
+    n_groups: int,
+    n_active_groups: int,
+    bias: _F32 | None,
+    correction: _F32 | None,
+    experts: _I32,
+    weights: _F32,
+) -> None: ...
+def mixture(
+    x: _F32,
+    experts: _I32,
+    weights: _F32,
+    gate_up: Experts,
+    down: Experts,
+    activation: str,
+    y: _F32,
     gate_up_bias: _F32 | None,
     down_bias: _F32 | None,
 ) -> None: ...

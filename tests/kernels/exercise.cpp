@@ -2,6 +2,7 @@
 // that a sanitizer sees each number read or written beyond them. Prints one digest per path and
 // fails where two differ. Started by test_sanitize.py; without sanitizers it also shows whether
 // another processor gives the same bits.
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include "../../kernels/cache.h"
 #include "../../kernels/dispatch.h"
+#include "../../kernels/experts.h"
 #include "../../kernels/operations.h"
 #include "../../kernels/pool.h"
 
@@ -195,6 +197,51 @@ void exercise_attention(Random& random, Digest& digest) {
   }
 }
 
+void exercise_experts(Random& random, Digest& digest) {
+  for (Scoring scoring : {Scoring::softmax, Scoring::softmax_chosen, Scoring::sigmoid}) {
+    HeapMatrix router = dense(random, Dtype::f32, 18, 21);
+    Part part;
+    part.dense = router.matrix;
+    const RoutingRules rules = {18, 5, scoring, true, 1.5f, 6, 3};
+    Exact<float> x = random.numbers(9 * 21), correction = random.numbers(18);
+    x[30] = HUGE_VALF - HUGE_VALF;
+    Exact<int32_t> experts(9 * 5);
+    Exact<float> weights(9 * 5);
+    route(x.data(), 9, {{part}, 18, 21}, rules, nullptr, correction.data(), experts.data(),
+          weights.data());
+    digest.add(weights);
+    for (size_t i = 0; i < experts.size(); ++i) weights[i] = static_cast<float>(experts[i]);
+    digest.add(weights);
+  }
+  for (bool packed : {false, true}) {
+    const int64_t n_experts = 4, d = 64, ffn = 96, t = 23;
+    std::vector<HeapMatrix> held;
+    std::vector<Weight> gate_up(n_experts), down(n_experts);
+    const auto part = [&](int64_t n, int64_t k) {
+      held.push_back(packed ? quantized(random, 4, Dtype::f16, n, k, 32)
+                            : dense(random, Dtype::bf16, n, k));
+      Part made;
+      if (packed) made.packed = pack(held.back().matrix, made.memory);
+      else made.dense = held.back().matrix;
+      return made;
+    };
+    for (size_t e = 0; e < gate_up.size(); ++e) {
+      gate_up[e].append(part(ffn, d));
+      gate_up[e].append(part(ffn, d));
+      down[e].append(part(d, ffn));
+    }
+    Exact<int32_t> experts(t * 2);
+    for (size_t i = 0; i < experts.size(); ++i) experts[i] = i % 2 ? 3 : i % 5 ? 0 : 1;
+    Exact<float> x = random.numbers(t * d), weights = random.numbers(t * 2);
+    Exact<float> bias = random.numbers(n_experts * 2 * ffn), y = random.numbers(t * d);
+    for (int64_t rows : {int64_t{1}, t}) {
+      mixture(x.data(), rows, experts.data(), weights.data(), 2, gate_up, bias.data(), down,
+              nullptr, Activation::silu, y.data());
+      digest.add(y);
+    }
+  }
+}
+
 void exercise_heads(Random& random, Digest& digest) {
   for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
     for (int64_t n : {1, 17}) {
@@ -239,6 +286,7 @@ int main() {
       exercise_linear(random, digest);
       exercise_mlp(random, digest);
       exercise_attention(random, digest);
+      exercise_experts(random, digest);
       exercise_heads(random, digest);
       exercise_rows(random, digest);
       std::printf("%s %d %016llx\n", path.c_str(), n_threads,

@@ -8,7 +8,7 @@ import pytest
 from gangline import _kernels
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.backends.cpu import Cpu
-from gangline.engine.operations import Attention, Batch
+from gangline.engine.operations import Attention, Batch, Routing
 from tests.kernels.arrays import DTYPES, F32, matrix, same_bits, spread
 
 RULES = (
@@ -50,6 +50,20 @@ def run_all(seed: int = 0) -> list[F32]:
         residual = spread(random, 4, 9)
         ops.gated_mlp(x, ops.weight(gate_up), ops.weight(down), act, residual)
         results.append(residual)
+    for scoring in ("softmax", "softmax_chosen", "sigmoid"):
+        router = ops.weight(matrix(random, "bf16", 18, 80))
+        routing = Routing(18, 4, scoring, True, 1.5, 6, 3)
+        experts, weights = ops.route(spread(random, 9, 80), router, routing)
+        results += [experts.astype(np.float32), weights]
+    for kind in ("f16", "q4", "q8"):
+        parts = [matrix(random, kind, 64, 64) for _ in range(9)]
+        gate_up = ops.experts([parts[at : at + 2] for at in (0, 2, 4)])
+        down = ops.experts([[part] for part in parts[6:]])
+        experts = random.integers(0, 3, (11, 2), np.int32)
+        results.append(
+            ops.mixture(spread(random, 11, 64), experts, spread(random, 11, 2), gate_up, down,
+                        "silu", None)
+        )  # fmt: skip
     for rules in RULES:
         for dtype in ("f16", "f32"):
             cache = ops.cache(2, 200, rules, dtype)

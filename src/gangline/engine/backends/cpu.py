@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from gangline import _kernels
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.backends.reference import dense
-from gangline.engine.operations import F32, I32, Activation, Attention, Batch, CacheDtype
+from gangline.engine.operations import (
+    F32,
+    I32,
+    Activation,
+    Attention,
+    Batch,
+    CacheDtype,
+    Routing,
+)
 from gangline.errors import CheckpointError, ProtocolError, UsageError
 
 DENSE = ("f32", "f16", "bf16")
@@ -43,8 +51,22 @@ class Cpu:
     def weight(self, *parts: Tensor) -> _kernels.Weight:
         weight = _kernels.Weight()
         for part in parts:
-            _add_part(weight, part)
+            if part.quantized is None:  # pointed at where it lies
+                weight.add_dense(*_arguments(part))
+            else:  # repacked
+                weight.add_quantized(*_arguments(part))
         return weight
+
+    def experts(self, parts: Sequence[Sequence[Tensor]]) -> _kernels.Experts:
+        experts = _kernels.Experts(len(parts))
+        for number, of_one in enumerate(parts):
+            for part in of_one:
+                if part.quantized is None:
+                    experts.add_dense(number, *_arguments(part))
+                else:
+                    experts.add_quantized(number, *_arguments(part))
+        experts.finish()
+        return experts
 
     def vector(self, *parts: Tensor) -> F32:
         return np.ascontiguousarray(np.concatenate([dense(part) for part in parts]), np.float32)
@@ -187,6 +209,47 @@ class Cpu:
         _kernels.gated_mlp(x, gate_up, down, act, y, add, gate_up_bias, down_bias)
         return y
 
+    def route(
+        self,
+        x: F32,
+        router: _kernels.Weight,
+        rules: Routing,
+        bias: F32 | None = None,
+        correction: F32 | None = None,
+    ) -> tuple[I32, F32]:
+        experts = np.empty((len(x), rules.n_active), np.int32)
+        weights = np.empty((len(x), rules.n_active), np.float32)
+        _kernels.route(
+            x,
+            router,
+            rules.scoring,
+            rules.renormalize,
+            rules.scale,
+            rules.n_groups,
+            rules.n_active_groups,
+            bias,
+            correction,
+            experts,
+            weights,
+        )
+        return experts, weights
+
+    def mixture(
+        self,
+        x: F32,
+        experts: I32,
+        weights: F32,
+        gate_up: _kernels.Experts,
+        down: _kernels.Experts,
+        act: Activation,
+        residual: F32 | None,
+        gate_up_bias: F32 | None = None,
+        down_bias: F32 | None = None,
+    ) -> F32:
+        y = np.zeros((len(x), down.n), np.float32) if residual is None else residual
+        _kernels.mixture(x, experts, weights, gate_up, down, act, y, gate_up_bias, down_bias)
+        return y
+
     def to_numpy(self, x: F32) -> F32:
         return x
 
@@ -198,14 +261,6 @@ class Cpu:
 
 def _rows(x: F32) -> F32:
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
-
-
-def _add_part(weight: _kernels.Weight, tensor: Tensor) -> None:
-    """Dense bytes are pointed at where they lie; quantized ones are repacked."""
-    if tensor.quantized is None:
-        weight.add_dense(*_arguments(tensor))
-    else:
-        weight.add_quantized(*_arguments(tensor))
 
 
 def _arguments(tensor: Tensor) -> tuple[Any, ...]:
