@@ -23,8 +23,6 @@ BOUND = 1e-4  # of the largest logit
 # What a back end needs besides gangline itself.
 BACKENDS = {"reference": "numpy", "cpu": "gangline._kernels"}
 
-# Families that the kernels can run so far.
-
 
 def read_case(name: str, folder: Path) -> Case:
     """A fixture's checkpoint, written into `folder`, with its prompts and logits."""
