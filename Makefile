@@ -7,13 +7,18 @@ BIN     = $(VENV)/bin
 LLAMA_PYTHON ?= $(BIN)/python
 NATIVE  = pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 
-.PHONY: run test fuzz bench bench-engine clean
+.PHONY: run test test-arm fuzz bench bench-engine clean
 
 run: $(VENV)/.installed
 	@$(BIN)/gangline demo --nodes 3
 
 test: $(VENV)/.installed-test
 	@scripts/check
+
+# The kernels of 64-bit Arm, by a cross compiler and qemu-user (Debian, Ubuntu: apt install
+# g++-aarch64-linux-gnu qemu-user-static).
+test-arm: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.kernels.exercise
 
 # 10,000 malformed HTTP requests, and as many broken frames, handshakes and messages.
 fuzz: $(VENV)/.installed-test

@@ -27,13 +27,12 @@ void py_linear_heads(Rows x, const HeldHeads& w, RowsOut y) {
 }
 
 void py_embed(const HeldTable& table, Ints ids, float scale, RowsOut y) {
-  require(size(y, 0) == size(ids, 0) && size(y, 1) == table.matrix.k,
+  require(size(y, 0) == size(ids, 0) && size(y, 1) == table.k(),
           "embed: y does not have shape (T, D)");
   for (int64_t i = 0; i < size(ids, 0); ++i)
-    require(ids.data()[i] >= 0 && ids.data()[i] < table.matrix.n,
-            "embed: an id is outside the table");
+    require(ids.data()[i] >= 0 && ids.data()[i] < table.n(), "embed: an id is outside the table");
   Release release;
-  embed(table.matrix, ids.data(), size(ids, 0), scale, y.data());
+  table.embed(ids.data(), size(ids, 0), scale, y.data());
 }
 
 template <Norm Kind>

@@ -126,14 +126,25 @@ class HeldExperts {
   std::vector<Bytes> held_;
 };
 
-// An embedding: read row by row where it lies.
-struct HeldTable {
+// An embedding: read row by row where it lies, or in a packed weight of the same matrix.
+class HeldTable {
+ public:
   HeldTable(Bytes data, const std::string& dtype, int64_t rows, int64_t columns);
   HeldTable(Bytes data, Bytes scales, Bytes offsets, const std::string& dtype, int64_t rows,
             int64_t columns, int bits, int group_size);
+  explicit HeldTable(const HeldWeight& weight);
 
-  const Matrix matrix;
-  const std::vector<Bytes> held;
+  int64_t n() const { return part_.is_packed() ? part_.packed.n : matrix_.n; }
+  int64_t k() const { return part_.is_packed() ? part_.packed.k : matrix_.k; }
+  void embed(const int32_t* ids, int64_t t, float scale, float* y) const {
+    if (part_.is_packed()) gangline::embed(part_.packed, ids, t, scale, y);
+    else gangline::embed(matrix_, ids, t, scale, y);
+  }
+
+ private:
+  Matrix matrix_{};
+  std::vector<Bytes> held_;
+  Part part_;
 };
 
 // A dense matrix of one head after the other.

@@ -1,5 +1,6 @@
-// The part of the Python module that knows lanes and positions: batches, caches, heads.
+// The part of the Python module that knows lanes and positions: batches, caches, heads, states.
 #include "binding.h"
+#include "delta.h"
 
 namespace gangline {
 namespace {
@@ -82,12 +83,42 @@ void py_attend(Rows qkv, const Cache& cache, const Batch& batch, int64_t n_heads
          sink_scores, out.data());
 }
 
+void py_delta_net(Rows mixed, Rows beta, Rows decay, DeltaState& state, const Batch& batch,
+                  Vector convolution, Vector decay_log, Vector decay_bias, RowsOut out) {
+  const DeltaSizes& sizes = state.sizes;
+  const int64_t t = batch.rows(), n_heads = sizes.n_value_heads;
+  require(batch.lanes <= state.lanes, "delta_net: the batch was made for more lanes");
+  require(size(mixed, 0) == t && size(mixed, 1) == sizes.width(),
+          "delta_net: mixed does not have shape (T, width)");
+  require(size(beta, 0) == t && size(beta, 1) == n_heads && size(decay, 0) == t &&
+              size(decay, 1) == n_heads,
+          "delta_net: beta and decay do not have shape (T, value heads)");
+  require(size(convolution, 0) == sizes.width() * sizes.taps && size(decay_log, 0) == n_heads &&
+              size(decay_bias, 0) == n_heads,
+          "delta_net: convolution or decay weights do not fit the sizes");
+  require(size(out, 0) == t && size(out, 1) == sizes.values_width(),
+          "delta_net: out does not have shape (T, value heads * value_dim)");
+  const DeltaInputs in = {mixed.data(),       beta.data(),      decay.data(),
+                          convolution.data(), decay_log.data(), decay_bias.data()};
+  Release release;
+  delta_net(in, state, batch, out.data());
+}
+
+void make_delta_state(DeltaState* state, int64_t lanes, int64_t n_key_heads, int64_t n_value_heads,
+                      int64_t key_dim, int64_t value_dim, int64_t taps) {
+  const DeltaSizes sizes = {n_key_heads, n_value_heads, key_dim, value_dim, taps};
+  new (state) DeltaState(lanes, sizes);
+}
+
 }  // namespace
 
 void bind_attention(nb::module_& m) {
   nb::class_<Cache>(m, "Cache")
       .def("__init__", &make_cache, "lanes"_a, "context"_a, "n_kv_heads"_a, "head_dim"_a,
            "value_dim"_a, "shared_values"_a, "dtype"_a);
+  nb::class_<DeltaState>(m, "DeltaState")
+      .def("__init__", &make_delta_state, "lanes"_a, "n_key_heads"_a, "n_value_heads"_a,
+           "key_dim"_a, "value_dim"_a, "taps"_a);
   nb::class_<Batch>(m, "Batch").def_prop_ro("rows", &Batch::rows);
   m.def("batch", &make_batch, array("slots"), array("starts"), array("counts"), "lanes"_a,
         "context"_a);
@@ -98,6 +129,8 @@ void bind_attention(nb::module_& m) {
         "head_dim"_a);
   m.def("attend", &py_attend, array("qkv"), "cache"_a, "batch"_a, "n_heads"_a, "scale"_a,
         "window"_a, "soft_cap"_a, array("sinks").none(), array("out"));
+  m.def("delta_net", &py_delta_net, array("mixed"), array("beta"), array("decay"), "state"_a,
+        "batch"_a, array("convolution"), array("decay_log"), array("decay_bias"), array("out"));
 }
 
 }  // namespace gangline

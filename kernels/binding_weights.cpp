@@ -137,12 +137,18 @@ void HeldExperts::finish() {
 }
 
 HeldTable::HeldTable(Bytes data, const std::string& dtype, int64_t rows, int64_t columns)
-    : matrix(dense_matrix(data, dtype, rows, columns)), held{data} {}
+    : matrix_(dense_matrix(data, dtype, rows, columns)), held_{data} {}
 
 HeldTable::HeldTable(Bytes data, Bytes scales, Bytes offsets, const std::string& dtype,
                      int64_t rows, int64_t columns, int bits, int group_size)
-    : matrix(quantized_matrix(data, scales, offsets, dtype, rows, columns, bits, group_size)),
-      held{data, scales, offsets} {}
+    : matrix_(quantized_matrix(data, scales, offsets, dtype, rows, columns, bits, group_size)),
+      held_{data, scales, offsets} {}
+
+HeldTable::HeldTable(const HeldWeight& weight) {
+  require(weight.parts.size() == 1 && weight.parts[0].is_packed(),
+          "a table of a weight needs one quantized matrix");
+  part_ = weight.parts[0];
+}
 
 HeldHeads::HeldHeads(Bytes data, const std::string& dtype, int64_t rows, int64_t columns,
                      int64_t n_heads)
@@ -151,7 +157,7 @@ HeldHeads::HeldHeads(Bytes data, const std::string& dtype, int64_t rows, int64_t
 }
 
 void bind_weights(nb::module_& m) {
-  nb::class_<HeldWeight>(m, "Weight")
+  nb::class_<HeldWeight>(m, "Weight", nb::is_weak_referenceable())
       .def(nb::init<>())
       .def("add_dense", &HeldWeight::add_dense, array("data"), "dtype"_a, "rows"_a, "columns"_a)
       .def("add_quantized", &HeldWeight::add_quantized, array("data"), array("scales"),
@@ -173,7 +179,8 @@ void bind_weights(nb::module_& m) {
       .def(nb::init<Bytes, Bytes, Bytes, const std::string&, int64_t, int64_t, int, int>(),
            "data"_a, "scales"_a, "offsets"_a, "dtype"_a, "rows"_a, "columns"_a, "bits"_a,
            "group_size"_a)
-      .def_prop_ro("k", [](const HeldTable& table) { return table.matrix.k; });
+      .def(nb::init<const HeldWeight&>(), "weight"_a)
+      .def_prop_ro("k", &HeldTable::k);
   nb::class_<HeldHeads>(m, "Heads")
       .def(nb::init<Bytes, const std::string&, int64_t, int64_t, int64_t>(), "data"_a, "dtype"_a,
            "rows"_a, "columns"_a, "n_heads"_a)

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "dispatch.h"
 #include "pool.h"
@@ -16,13 +15,6 @@ template <class T>
 T* grown(std::vector<T>& memory, int64_t n) {
   if (memory.size() < static_cast<size_t>(n)) memory.resize(static_cast<size_t>(n));
   return memory.data();
-}
-
-// Rows (n, k) of codes to (k / 4, n, 4).
-void interleave(const int8_t* from, int64_t n, int64_t k, int8_t* to) {
-  for (int64_t j = 0; j < k / 4; ++j)
-    for (int64_t row = 0; row < n; ++row)
-      std::memcpy(to + 4 * (j * n + row), from + row * k + 4 * j, 4);
 }
 
 // Rows [first, end) of the sorted ones belong to one expert.
@@ -92,51 +84,43 @@ class SortedRows {
                        first * kUnit, std::min(last * kUnit, part.n()), bias, to, stride, false);
       return;
     }
+    const int64_t n_groups = k / part.packed.group_size;
     const Quantized& rows = quantized_[index_of(part.packed.group_size)];
-    const int8_t* codes = segment.rows() > 1 ? rows.blocks.data() : rows.codes.data();
-    kernels().linear_packed(rows.rows.data() + segment.first, codes + segment.first * k,
-                            segment.rows(), part.packed, first, last, bias, to, stride, false);
+    const QuantizedRows own = {rows.codes.data() + segment.first * k,
+                               rows.groups.data() + segment.first * n_groups};
+    kernels().linear_packed(own, segment.rows(), part.packed, first, last, bias, to, stride, false);
   }
 
   static constexpr int64_t kUnit = 16;  // rows of a matrix that are dealt out together: a panel
 
  private:
   struct Quantized {
-    std::vector<int8_t> codes, blocks;
-    std::vector<float> factors;
-    std::vector<int32_t> sums;
-    std::vector<QuantizedRow> rows;
+    std::vector<int8_t> codes;
+    std::vector<GroupFactors> groups;
   };
 
   static size_t index_of(int64_t group_size) {
     return group_size == 16 ? 0 : group_size == 32 ? 1 : group_size == 64 ? 2 : 3;
   }
 
+  // Block by block of each segment, see QuantizedRows.
   template <class Row>
   static void quantize(const std::vector<Segment>& segments, int64_t k, int64_t group_size,
                        Quantized& out, Row row) {
     const Kernels& run = kernels();
     const int64_t n_rows = segments.back().end, n_groups = k / group_size;
     int8_t* codes = grown(out.codes, n_rows * k);
-    float* factors = grown(out.factors, n_rows * n_groups);
-    int32_t* sums = grown(out.sums, n_rows * n_groups);
-    out.rows.clear();
-    for (int64_t i = 0; i < n_rows; ++i)
-      out.rows.push_back({codes + i * k, factors + i * n_groups, sums + i * n_groups});
+    GroupFactors* groups = grown(out.groups, n_rows * n_groups);
     const double ns = static_cast<double>(n_rows * k) / 8.0;
-    parallel_for(n_rows, ns, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i)
-        run.quantize_row(row(i), k, group_size, out.rows[static_cast<size_t>(i)]);
-    });
-    int8_t* blocks = grown(out.blocks, n_rows * k);
     parallel_for(static_cast<int64_t>(segments.size()), ns, [&](int64_t first, int64_t last) {
       for (int64_t s = first; s < last; ++s) {
         const Segment& segment = segments[static_cast<size_t>(s)];
-        if (segment.rows() == 1) continue;
-        for (int64_t i = segment.first; i < segment.end;) {
-          const int64_t n = block_rows(segment.end - i, run.packed_rows);
-          interleave(codes + i * k, n, k, blocks + i * k);
-          i += n;
+        for (int64_t start = segment.first; start < segment.end;) {
+          const int64_t rows = block_rows(segment.end - start, run.packed_rows);
+          for (int64_t i = 0; i < rows; ++i)
+            run.quantize_row(row(start + i), k, group_size,
+                             {codes + start * k, groups + start * n_groups, rows, i});
+          start += rows;
         }
       }
     });

@@ -1,6 +1,6 @@
 // The boundary between the vector code and everything else: plain pointers, sizes and strides.
 //
-// Every kernel exists once per path (scalar, AVX2, AVX-512, NEON) and gives the very same bits on
+// Every kernel exists once per path (scalar, AVX2, AVX-512, AMX, NEON) and gives the very same bits on
 // each of them; see simd.h for the rules that make it so. Kernels never allocate, throw or start
 // threads; a caller that has several threads gives each its own range of rows. Weights may lie at
 // any address (they are read in place from a memory map); float buffers are aligned as floats.
@@ -54,18 +54,34 @@ struct Packed {
   }
 };
 
-// One row of activations as signed bytes: x[c] is about factors[c / group_size] * codes[c]. sums
-// are the groups' sums of codes. A group with a NaN or an infinity has a factor of NaN.
-struct QuantizedRow {
-  int8_t* codes;   // (k)
-  float* factors;  // (k / group_size)
-  int32_t* sums;   // (k / group_size)
+// A group of a row of activations as signed bytes: number c is about factor * code[c]. A group with
+// a NaN or an infinity has a factor of NaN.
+struct GroupFactors {
+  float factor;
+  float sum_factor;  // factor * sum
+  int32_t sum;       // of the codes
 };
 
-// Rows of activations go through packed matrices in blocks: of `most` rows, the rest of 4, 2 and 1.
+// Rows of activations (t, k) for packed matrices, block after block (see block_rows). The codes of
+// a block of T rows are (k / c, T, c) and its factors (k / group_size, T); c is 4, or a tile's
+// columns where the path has tiles and the block fills one.
+struct QuantizedRows {
+  const int8_t* codes;
+  const GroupFactors* groups;
+};
+
+// One row of a block, to be written.
+struct QuantizedRow {
+  int8_t* codes;  // of the block
+  GroupFactors* groups;
+  int64_t rows;  // of the block
+  int64_t row;
+};
+
+// Rows go through packed matrices in blocks of `most`, a power of two, and what is left in halves.
 inline int64_t block_rows(int64_t rows_left, int64_t most) {
-  if (rows_left >= most) return most;
-  return rows_left >= 4 ? 4 : rows_left >= 2 ? 2 : 1;
+  while (most > rows_left) most /= 2;
+  return most;
 }
 
 struct Kernels {
@@ -77,13 +93,10 @@ struct Kernels {
                  int64_t last, const float* bias, float* y, int64_t y_stride, bool add);
 
   // The same for a packed matrix, rows 16 first..16 last; x is quantized by groups of w's size.
-  // `blocks` are the codes of x once more, block by block (see block_rows), each block of T rows as
-  // (k / 4, T, 4): then all rows of a block are read through one pointer.
-  void (*linear_packed)(const QuantizedRow* x, const int8_t* blocks, int64_t t, const Packed& w,
-                        int64_t first, int64_t last, const float* bias, float* y, int64_t y_stride,
-                        bool add);
+  void (*linear_packed)(const QuantizedRows& x, int64_t t, const Packed& w, int64_t first,
+                        int64_t last, const float* bias, float* y, int64_t y_stride, bool add);
 
-  // The largest block that linear_packed takes.
+  // The largest block of rows of x that linear_packed takes, at most 16.
   int64_t packed_rows;
 
   // One row x (k), group_size a multiple of 32.
@@ -122,6 +135,18 @@ struct Kernels {
   // x (n) = exp(x) / sum of exp(x), in place.
   void (*softmax)(float* x, int64_t n);
 
+  // The parts of a gated delta rule (delta.h). out (n_rows, n) = silu of the convolution of rows
+  // (n_rows, n) and the taps - 1 `before` them with weights (n, taps); rows are `stride` apart.
+  void (*convolve)(const float* rows, const float* before, int64_t stride, int64_t n_rows,
+                   int64_t n, const float* weights, int64_t taps, float* out);
+  // x (n) *= length / sqrt(sum of squares + 1e-6); x = exp(-exp(decay_log) softplus(x + bias)).
+  void (*unit)(float* x, int64_t n, float length);
+  void (*delta_decay)(float* x, int64_t n, const float* decay_log, const float* bias);
+  // S (key_dim, value_dim rounded up to 16) *= keep; S += key outer write * (value - key S); out
+  // (value_dim) = query S.
+  void (*delta_step)(float* matrix, int64_t key_dim, int64_t value_dim, const float* query,
+                     const float* key, const float* value, float write, float keep, float* out);
+
   // The sum of n floats; only here to stream memory at full speed.
   float (*sum)(const float* x, int64_t n);
 };
@@ -131,7 +156,10 @@ const Kernels& kernels_scalar();
 const Kernels& kernels_avx2();
 const Kernels& kernels_avxvnni();
 const Kernels& kernels_avx512();
+const Kernels& kernels_amx();
+const Kernels& kernels_tile_model();
 const Kernels& kernels_neon();
 const Kernels& kernels_dotprod();
+const Kernels& kernels_i8mm();
 
 }  // namespace gangline

@@ -18,73 +18,49 @@ constexpr double kPackedMultiplyAddsPerNs = 100.0;
 constexpr int64_t kUnit = 16;
 
 // Rows of activations for packed weights; the memory grows to the largest step and is kept.
-class QuantizedRows {
+class RowQuantizer {
  public:
   // Quantize x (t, k) by groups of group_size, on all threads.
   void set(const float* x, int64_t t, int64_t k, int64_t group_size) {
-    resize(t, k, group_size);
-    const Kernels& run = kernels();
-    const double ns = static_cast<double>(t) * static_cast<double>(k) / 8.0;
-    parallel_for(t, ns, [&](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row)
-        run.quantize_row(x + row * k, k, group_size, rows_[static_cast<size_t>(row)]);
-    });
-    if (t == 1) return;  // a block of one row is the row
-    grow(blocks_, t * k);
-    const int64_t most = run.packed_rows, n_full = t / most;
-    const auto fill = [&](int64_t row, int64_t rows) {
-      interleave(codes_.data() + row * k, rows, k, blocks_.data() + row * k);
-    };
-    parallel_for(n_full, ns, [&](int64_t first, int64_t last) {
-      for (int64_t block = first; block < last; ++block) fill(block * most, most);
-    });
-    for (int64_t row = n_full * most; row < t;) {
-      const int64_t rows = block_rows(t - row, most);
-      fill(row, rows);
-      row += rows;
-    }
-  }
-  const QuantizedRow* rows() const { return rows_.data(); }
-  const int8_t* blocks() const { return rows_.size() == 1 ? codes_.data() : blocks_.data(); }
-
- private:
-  // (rows, k) to (k / 4, rows, 4).
-  static void interleave(const int8_t* from, int64_t rows, int64_t k, int8_t* to) {
-    for (int64_t j = 0; j < k / 4; ++j)
-      for (int64_t row = 0; row < rows; ++row)
-        std::memcpy(to + 4 * (j * rows + row), from + row * k + 4 * j, 4);
-  }
-  void resize(int64_t t, int64_t k, int64_t group_size) {
     const int64_t n_groups = k / group_size;
     grow(codes_, t * k);
-    grow(factors_, t * n_groups);
-    grow(sums_, t * n_groups);
-    rows_.clear();
-    for (int64_t row = 0; row < t; ++row)
-      rows_.push_back({codes_.data() + row * k, factors_.data() + row * n_groups,
-                       sums_.data() + row * n_groups});
+    grow(groups_, t * n_groups);
+    const Kernels& run = kernels();
+    const int64_t n_blocks = (t + run.packed_rows - 1) / run.packed_rows;
+    const double ns = static_cast<double>(t) * static_cast<double>(k) / 8.0;
+    parallel_for(n_blocks, ns, [&](int64_t first, int64_t last) {
+      const int64_t end = std::min(last * run.packed_rows, t);
+      for (int64_t start = first * run.packed_rows; start < end;) {
+        const int64_t rows = block_rows(end - start, run.packed_rows);
+        for (int64_t row = 0; row < rows; ++row)
+          run.quantize_row(x + (start + row) * k, k, group_size,
+                           {codes_.data() + start * k, groups_.data() + start * n_groups, rows,
+                            row});
+        start += rows;
+      }
+    });
   }
+  QuantizedRows rows() const { return {codes_.data(), groups_.data()}; }
+
+ private:
   template <class T>
   static void grow(std::vector<T>& memory, int64_t n) {
     if (memory.size() < static_cast<size_t>(n)) memory.resize(static_cast<size_t>(n));
   }
 
-  std::vector<int8_t> codes_, blocks_;
-  std::vector<float> factors_;
-  std::vector<int32_t> sums_;
-  std::vector<QuantizedRow> rows_;
+  std::vector<int8_t> codes_;
+  std::vector<GroupFactors> groups_;
 };
 
 // Columns start.. of y (t, w.n) are x times one part of w.
 void linear_part(const float* x, int64_t t, const Weight& w, const Part& part, int64_t start,
-                 const QuantizedRows& rows, const float* bias, float* y, bool add) {
+                 const RowQuantizer& rows, const float* bias, float* y, bool add) {
   const Kernels& run = kernels();
   const int64_t n = part.n(), n_units = (n + kUnit - 1) / kUnit;
   const float* added = bias ? bias + start : nullptr;
   parallel_for(n_units, part_ns(part, w.k, t), [&](int64_t first, int64_t last) {
     if (part.is_packed()) {
-      run.linear_packed(rows.rows(), rows.blocks(), t, part.packed, first, last, added, y + start,
-                        w.n, add);
+      run.linear_packed(rows.rows(), t, part.packed, first, last, added, y + start, w.n, add);
     } else {
       run.linear(x, w.k, t, part.dense, first * kUnit, std::min(last * kUnit, n), added, y + start,
                  w.n, add);
@@ -103,7 +79,7 @@ double part_ns(const Part& part, int64_t k, int64_t t) {
 }
 
 void linear(const float* x, int64_t t, const Weight& w, const float* bias, float* y, bool add) {
-  thread_local QuantizedRows rows;
+  thread_local RowQuantizer rows;
   int64_t quantized_by = 0, start = 0;
   for (const Part& part : w.parts) {
     if (part.is_packed() && quantized_by != part.packed.group_size) {
@@ -138,6 +114,11 @@ void embed(const Matrix& table, const int32_t* ids, int64_t t, float scale, floa
   const auto unpack = table.bits ? unpack_quantized : run.unpack_row;
   for (int64_t row = 0; row < t; ++row) unpack(table, ids[row], y + row * table.k);
   if (scale != 1.0f) run.scale(y, t * table.k, scale);
+}
+
+void embed(const Packed& table, const int32_t* ids, int64_t t, float scale, float* y) {
+  for (int64_t row = 0; row < t; ++row) unpack_packed(table, ids[row], y + row * table.k);
+  if (scale != 1.0f) kernels().scale(y, t * table.k, scale);
 }
 
 void norm(Norm kind, const float* x, int64_t t, int64_t d, const float* w, float eps, float* y) {
@@ -182,12 +163,18 @@ void sigmoid_gate(float* x, const float* gates, int64_t t, int64_t d, bool one_g
   });
 }
 
-void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
-               const Weight& down, const float* down_bias, Activation activation, float* y,
-               bool add) {
+namespace {
+
+// Rows that go through gate, up and down together: enough to read weights seldom, few enough that
+// what lies between stays in the cache.
+constexpr int64_t kMlpRows = 128;
+
+void mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
+              const Weight& down, const float* down_bias, Activation activation, float* y,
+              bool add) {
   const Kernels& run = kernels();
   const int64_t ffn = down.k;
-  // Grows to the largest step of this thread and is kept.
+  // Grows to the most rows of this thread and is kept.
   thread_local std::vector<float> scratch;
   scratch.resize(std::max(scratch.size(), static_cast<size_t>(t * 3 * ffn)));
   float* both = scratch.data();                  // (t, 2 ffn): gate, up
@@ -204,6 +191,16 @@ void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* ga
     }
   });
   linear(hidden, t, down, down_bias, y, add);
+}
+
+}  // namespace
+
+void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
+               const Weight& down, const float* down_bias, Activation activation, float* y,
+               bool add) {
+  for (int64_t row = 0; row < t; row += kMlpRows)
+    mlp_rows(x + row * gate_up.k, std::min(kMlpRows, t - row), gate_up, gate_up_bias, down,
+             down_bias, activation, y + row * down.n, add);
 }
 
 }  // namespace gangline

@@ -52,8 +52,9 @@ void linear(const float* x, int64_t t, const Weight& w, const float* bias, float
 // y (t, heads * n) = x (t, heads * w.k): head h is multiplied with rows h * n .. of the dense w.
 void linear_heads(const float* x, int64_t t, const Matrix& w, int64_t n_heads, float* y);
 
-// y (t, k) = scale * rows ids (t) of the table, as it lies in the checkpoint.
+// y (t, k) = scale * rows ids (t) of the table, as it lies in the checkpoint, or packed.
 void embed(const Matrix& table, const int32_t* ids, int64_t t, float scale, float* y);
+void embed(const Packed& table, const int32_t* ids, int64_t t, float scale, float* y);
 
 enum class Norm : uint8_t { rms, layer };
 void norm(Norm kind, const float* x, int64_t t, int64_t d, const float* w, float eps, float* y);

@@ -23,30 +23,43 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 // Sixteen rows of one group, 4 bits: byte 4 r + i of vector j has column 4 j + i of row r below and
 // column size / 2 + 4 j + i above. In a row of the source, column c is nibble c % 2 of byte c / 2.
-void pack_group4(const uint8_t* const* rows, int64_t at, int64_t size, uint8_t* out) {
+template <int64_t Size>
+void pack_group4(const uint8_t* const* rows, int64_t at, uint8_t* out) {
   for (int64_t r = 0; r < 16; ++r) {
     const uint8_t* low = rows[r] + at / 2;
-    const uint8_t* high = low + size / 4;
-    for (int64_t j = 0; j < size / 8; ++j) {
-      const uint32_t a = low[2 * j], b = low[2 * j + 1], c = high[2 * j], d = high[2 * j + 1];
-      uint8_t* to = out + 64 * j + 4 * r;
-      to[0] = static_cast<uint8_t>((a & 15) | (c & 15) << 4);
-      to[1] = static_cast<uint8_t>((a >> 4) | (c & 0xf0));
-      to[2] = static_cast<uint8_t>((b & 15) | (d & 15) << 4);
-      to[3] = static_cast<uint8_t>((b >> 4) | (d & 0xf0));
+    const uint8_t* high = low + Size / 4;
+    uint8_t bytes[Size / 2];
+    for (int64_t i = 0; i < Size / 4; ++i) {  // a loop that compilers make vectors of
+      const uint8_t a = low[i], b = high[i];
+      bytes[2 * i] = static_cast<uint8_t>((a & 15) | b << 4);
+      bytes[2 * i + 1] = static_cast<uint8_t>(a >> 4 | (b & 0xf0));
     }
+    for (int64_t j = 0; j < Size / 8; ++j) std::memcpy(out + 64 * j + 4 * r, bytes + 4 * j, 4);
   }
 }
 
-void pack_group8(const uint8_t* const* rows, int64_t at, int64_t size, uint8_t* out) {
+template <int64_t Size>
+void pack_group8(const uint8_t* const* rows, int64_t at, uint8_t* out) {
   for (int64_t r = 0; r < 16; ++r)
-    for (int64_t j = 0; j < size / 4; ++j)
+    for (int64_t j = 0; j < Size / 4; ++j)
       std::memcpy(out + 64 * j + 4 * r, rows[r] + at + 4 * j, 4);
+}
+
+using PackGroup = void (*)(const uint8_t* const* rows, int64_t at, uint8_t* out);
+
+PackGroup pack_group_of(const Matrix& w) {
+  const bool four = w.bits == 4;
+  switch (w.group_size) {
+    case 32: return four ? pack_group4<32> : pack_group8<32>;
+    case 64: return four ? pack_group4<64> : pack_group8<64>;
+    default: return four ? pack_group4<128> : pack_group8<128>;
+  }
 }
 
 // Rows beyond the last one repeat it; their results are not written.
 void pack_panel(const Matrix& w, int64_t panel, uint8_t* out) {
   const int64_t size = w.group_size, n_groups = w.k / size, number = dtype_bytes(w.dtype);
+  const PackGroup pack_group = pack_group_of(w);
   const uint8_t* rows[16];
   int64_t ids[16];
   for (int64_t r = 0; r < 16; ++r) {
@@ -60,7 +73,7 @@ void pack_panel(const Matrix& w, int64_t panel, uint8_t* out) {
         out += number;
       }
     }
-    (w.bits == 4 ? pack_group4 : pack_group8)(rows, group * size, size, out);
+    pack_group(rows, group * size, out);
     out += size * 16 * w.bits / 8;
   }
 }
@@ -133,6 +146,23 @@ void unpack_quantized(const Matrix& w, int64_t row, float* y) {
       const int code = w.bits == 8 ? codes[c] : (codes[c / 2] >> (4 * (c % 2))) & 15;
       y[c] = std::fma(scale, static_cast<float>(code), offset);
     }
+  }
+}
+
+void unpack_packed(const Packed& w, int64_t row, float* y) {
+  const int64_t size = w.group_size, number = dtype_bytes(w.dtype), lane = row % 16;
+  const uint8_t* group = w.data + row / 16 * w.panel_bytes();
+  for (int64_t start = 0; start < w.k; start += size) {
+    const float scale = one_number(group + lane * number, w.dtype);
+    const float offset = one_number(group + (16 + lane) * number, w.dtype);
+    const uint8_t* codes = group + 32 * number + 4 * lane;
+    const int64_t half = w.bits == 4 ? size / 2 : size;
+    for (int64_t c = 0; c < size; ++c) {
+      const int both = codes[c % half / 4 * 64 + c % 4];
+      const int code = w.bits == 8 ? both : c < half ? both & 15 : both >> 4;
+      y[start + c] = std::fma(scale, static_cast<float>(code), offset);
+    }
+    group += 32 * number + 16 * size * w.bits / 8;
   }
 }
 

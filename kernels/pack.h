@@ -30,5 +30,7 @@ Packed pack(const Matrix& w, uint8_t* to);
 
 // y (k) = row `row` of w (bits 4 or 8) as floats: scale * q + offset, rounded once.
 void unpack_quantized(const Matrix& w, int64_t row, float* y);
+// The same from its packed form.
+void unpack_packed(const Packed& w, int64_t row, float* y);
 
 }  // namespace gangline

@@ -20,6 +20,12 @@ void sigmoid_gate(float* x, const float* gates, int64_t n, bool one_gate);
 void soft_cap(float* x, int64_t n, float cap);
 void sigmoid(float* x, int64_t n);
 void softmax(float* x, int64_t n);
+void convolve(const float* rows, const float* before, int64_t stride, int64_t n_rows, int64_t n,
+              const float* weights, int64_t taps, float* out);
+void unit(float* x, int64_t n, float length);
+void delta_decay(float* x, int64_t n, const float* decay_log, const float* bias);
+void delta_step(float* matrix, int64_t key_dim, int64_t value_dim, const float* query,
+                const float* key, const float* value, float write, float keep, float* out);
 float sum(const float* x, int64_t n);
 
 }  // namespace GANGLINE_PATH

@@ -1,4 +1,4 @@
-// Sizes and rules of attention, as kernels take them.
+// Sizes and rules of attention, and of what stands in its place, as kernels take them.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,9 @@ constexpr int64_t kMaxHeadDim = 576;
 constexpr int64_t kMaxValueDim = 512;
 // Positions per block of the KV cache, and per step of attention's walk over it.
 constexpr int64_t kBlock = 64;
+
+// Taps of the convolution before a delta rule, a limit of registers.
+constexpr int64_t kMaxTaps = 8;
 
 // Keys and values of one cache slot and one key/value head, `stride` being a number of numbers,
 // a dimension rounded up to 16 (the rest of each row is zero).

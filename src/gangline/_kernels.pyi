@@ -49,10 +49,15 @@ class Experts:
     def finish(self) -> None: ...
 
 class Table:
-    """An embedding (dense, or quantized with scales and offsets); points into its arrays."""
+    """An embedding (dense, or quantized with scales and offsets); points into its arrays.
+
+    Of a weight of one quantized matrix it reads the packed form.
+    """
 
     @property
     def k(self) -> int: ...
+    @overload
+    def __init__(self, weight: Weight) -> None: ...
     @overload
     def __init__(self, data: _Bytes, dtype: str, rows: int, columns: int) -> None: ...
     @overload
@@ -87,6 +92,19 @@ class Cache:
         value_dim: int,
         shared_values: bool,
         dtype: str,
+    ) -> None: ...
+
+class DeltaState:
+    """What a delta-rule layer remembers of each lane."""
+
+    def __init__(
+        self,
+        lanes: int,
+        n_key_heads: int,
+        n_value_heads: int,
+        key_dim: int,
+        value_dim: int,
+        taps: int,
     ) -> None: ...
 
 class Batch:
@@ -134,6 +152,17 @@ def attend(
     window: int,
     soft_cap: float,
     sinks: _F32 | None,
+    out: _F32,
+) -> None: ...
+def delta_net(
+    mixed: _F32,
+    beta: _F32,
+    decay: _F32,
+    state: DeltaState,
+    batch: Batch,
+    convolution: _F32,
+    decay_log: _F32,
+    decay_bias: _F32,
     out: _F32,
 ) -> None: ...
 def gated_mlp(

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../../kernels/cache.h"
+#include "../../kernels/delta.h"
 #include "../../kernels/dispatch.h"
 #include "../../kernels/experts.h"
 #include "../../kernels/operations.h"
@@ -116,7 +117,7 @@ void exercise_matrix(Random& random, Digest& digest, const Matrix& m) {
   w.parts = {part, part};
   w.n = 2 * m.n;
   w.k = m.k;
-  for (int64_t t : {1, 5, 66}) {
+  for (int64_t t : {1, 5, 66, 93}) {
     Exact<float> x = random.numbers(t * m.k), bias = random.numbers(w.n);
     Exact<float> y = random.numbers(t * w.n);
     linear(x.data(), t, w, bias.data(), y.data(), true);
@@ -242,6 +243,25 @@ void exercise_experts(Random& random, Digest& digest) {
   }
 }
 
+void exercise_delta(Random& random, Digest& digest) {
+  for (const DeltaSizes& sizes : {DeltaSizes{2, 4, 16, 16, 4}, DeltaSizes{3, 3, 5, 90, 8},
+                                  DeltaSizes{1, 1, 1, 1, 1}}) {
+    const int64_t t = 7, width = sizes.width(), n_heads = sizes.n_value_heads;
+    Exact<float> mixed = random.numbers(t * width), beta = random.numbers(t * n_heads);
+    Exact<float> decay = random.numbers(t * n_heads), taps = random.numbers(width * sizes.taps);
+    Exact<float> decay_log = random.numbers(n_heads), decay_bias = random.numbers(n_heads);
+    Exact<float> out(static_cast<size_t>(t * sizes.values_width()));
+    DeltaState state(3, sizes);
+    const DeltaInputs in = {mixed.data(), beta.data(),      decay.data(),
+                            taps.data(),  decay_log.data(), decay_bias.data()};
+    for (int32_t start : {0, 5}) {
+      const int32_t slots[] = {2, 0}, starts[] = {start, start}, counts[] = {5, 2};
+      delta_net(in, state, Batch(slots, starts, counts, 2, 3, 70), out.data());
+      digest.add(out);
+    }
+  }
+}
+
 void exercise_heads(Random& random, Digest& digest) {
   for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
     for (int64_t n : {1, 17}) {
@@ -287,6 +307,7 @@ int main() {
       exercise_mlp(random, digest);
       exercise_attention(random, digest);
       exercise_experts(random, digest);
+      exercise_delta(random, digest);
       exercise_heads(random, digest);
       exercise_rows(random, digest);
       std::printf("%s %d %016llx\n", path.c_str(), n_threads,

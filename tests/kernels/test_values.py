@@ -179,3 +179,20 @@ def test_every_half_precision_number_converts_exactly(path: str, kind: str) -> N
     numbers = ~np.isnan(expected)
     assert np.isnan(found[~numbers]).all()
     assert (found[numbers].view(np.uint32) == expected[numbers].view(np.uint32)).all()
+
+
+@pytest.mark.parametrize("kind", ["q4", "q8"])
+def test_a_tensor_that_is_a_weight_is_embedded_from_it(kind: str) -> None:
+    """As with a tied output: the very rows, from a copy that outlives tensor and weight."""
+    ops = Cpu(1)
+    random = np.random.default_rng(4)
+    ids = np.array([34, 0, 3, 16, 15], np.int32)
+    for k in (32, 192, 256):  # groups of 32, 64 and 128
+        tensor, other = matrix(random, kind, 35, k), matrix(random, kind, 35, k)
+        expected = dense(tensor)[ids], dense(other)[ids]
+        weight = ops.weight(tensor)
+        tables = ops.table(tensor), ops.table(other)
+        del weight
+        tensor.data[...] = 0
+        for table, rows in zip(tables, expected, strict=True):
+            assert (ops.embed(table, ids) == rows).all()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from gangline.engine.operations import (
     Attention,
     Batch,
     CacheDtype,
+    DeltaNet,
     Routing,
 )
 from gangline.errors import CheckpointError, ProtocolError, UsageError
@@ -47,6 +49,8 @@ class Cpu:
         self.threads = (os.cpu_count() or 1) if threads is None else threads
         if _kernels.threads() != self.threads:
             _kernels.set_threads(self.threads)
+        # The tensor that was packed alone last, and its weight: it may be an embedding too.
+        self._packed: tuple[ref[Tensor], ref[_kernels.Weight]] | None = None
 
     def weight(self, *parts: Tensor) -> _kernels.Weight:
         weight = _kernels.Weight()
@@ -55,6 +59,8 @@ class Cpu:
                 weight.add_dense(*_arguments(part))
             else:  # repacked
                 weight.add_quantized(*_arguments(part))
+        if len(parts) == 1 and parts[0].quantized is not None:
+            self._packed = ref(parts[0]), ref(weight)
         return weight
 
     def experts(self, parts: Sequence[Sequence[Tensor]]) -> _kernels.Experts:
@@ -91,6 +97,16 @@ class Cpu:
             dtype,
         )
 
+    def delta_state(self, lanes: int, rules: DeltaNet) -> _kernels.DeltaState:
+        return _kernels.DeltaState(
+            lanes,
+            rules.n_key_heads,
+            rules.n_value_heads,
+            rules.key_dim,
+            rules.value_dim,
+            rules.kernel,
+        )
+
     def batch(self, batch: Batch, lanes: int, context: int) -> _kernels.Batch:
         try:
             return _kernels.batch(
@@ -104,6 +120,14 @@ class Cpu:
             raise ProtocolError(str(error)) from error
 
     def table(self, tensor: Tensor) -> _kernels.Table:
+        """Where the same tensor is a weight, rows are read from its packed form.
+
+        The file's pages would come back into memory with every prompt otherwise, 16 at a time.
+        """
+        if self._packed is not None:
+            packed, weight = self._packed[0](), self._packed[1]()
+            if packed is tensor and weight is not None:
+                return _kernels.Table(weight)
         return _kernels.Table(*_arguments(tensor))
 
     def embed(self, table: _kernels.Table, ids: I32, scale: float = 1.0) -> F32:
@@ -191,6 +215,24 @@ class Cpu:
             rules.soft_cap,
             sinks,
             out,
+        )
+        return out
+
+    def delta_net(
+        self,
+        mixed: F32,
+        beta: F32,
+        decay: F32,
+        state: _kernels.DeltaState,
+        batch: _kernels.Batch,
+        rules: DeltaNet,
+        convolution: F32,
+        decay_log: F32,
+        decay_bias: F32,
+    ) -> F32:
+        out = np.empty((len(mixed), rules.n_value_heads * rules.value_dim), np.float32)
+        _kernels.delta_net(
+            mixed, beta, decay, state, batch, convolution, decay_log, decay_bias, out
         )
         return out
 
