@@ -8,15 +8,11 @@
 
 #include <cstdint>
 
+#include "rules.h"
+
 namespace gangline {
 
-enum class Dtype : uint8_t { f32, f16, bf16 };
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu2 };
-
-// Largest head dimension, a limit of stack buffers in attend.
-constexpr int64_t kMaxHeadDim = 512;
-// Positions per block of the KV cache, and per step of attention's walk over it.
-constexpr int64_t kBlock = 64;
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu2, swiglu_clamped };
 
 // A matrix (n, k) as it lies in a checkpoint, rows without gaps.
 // bits == 0: dense numbers of `dtype`; `linear` takes only these. bits == 4 or 8: whole numbers q packed from the lowest bits
@@ -52,6 +48,7 @@ struct Packed {
   Dtype dtype;
 
   int64_t n_panels() const { return (n + 15) / 16; }
+  int64_t n_bytes() const { return n_panels() * panel_bytes(); }
   int64_t panel_bytes() const {
     return k / group_size * (32 * dtype_bytes(dtype) + int64_t{16} * group_size * bits / 8);
   }
@@ -87,18 +84,6 @@ inline int64_t block_rows(int64_t rows_left, int64_t most) {
   return most;
 }
 
-// Keys and values of one cache slot and one key/value head.
-// Keys are (blocks, head_dim, kBlock): the positions of a block side by side, so that one vector
-// holds one dimension of 16 keys. Values are (blocks * kBlock, value_stride), value_stride being
-// head_dim rounded up to 16; the rest of each row is zero.
-struct CacheRow {
-  uint8_t* keys;
-  uint8_t* values;
-  int64_t head_dim;
-  int64_t value_stride;  // in numbers
-  Dtype dtype;           // f32, or f16 (rounded to the nearest, ties to even)
-};
-
 struct Kernels {
   const char* name;
 
@@ -120,22 +105,47 @@ struct Kernels {
   // y (k) = row `row` of a dense w as floats.
   void (*unpack_row)(const Matrix& w, int64_t row, float* y);
 
-  // y (t, d) = x / sqrt(mean(x * x) + eps) * w, row by row.
+  // y (t, d) = x / sqrt(mean(x * x) + eps) * w, row by row; y may be x. layer_norm: of x - mean(x).
   void (*rms_norm)(const float* x, int64_t t, int64_t d, const float* w, float eps, float* y);
+  void (*layer_norm)(const float* x, int64_t t, int64_t d, const float* w, float eps, float* y);
 
-  // Rotate n_heads heads of 2 * half numbers in place; cos and sin are (half).
-  void (*rope)(float* heads, int64_t n_heads, int64_t half, const float* cos, const float* sin);
+  // Rotate the first 2 * half numbers of n_heads heads of head_dim in place; cos and sin (half).
+  void (*rope)(float* heads, int64_t n_heads, int64_t head_dim, int64_t half, const float* cos,
+               const float* sin);
 
-  // Write the key and value (head_dim) of one position.
+  // Write the key (head_dim) and the value (value_dim, unless shared) of one position.
   void (*append)(const CacheRow& cache, int64_t position, const float* key, const float* value);
 
-  // out (n_heads, head_dim) = attention of n_heads queries (n_heads, head_dim) of one row, all of
-  // one key/value head, over positions 0..position.
-  void (*attend)(const CacheRow& cache, int64_t position, const float* queries, int64_t n_heads,
-                 float scale, float* out);
+  // out (n_heads, value_dim) = attention of n_heads queries (n_heads, head_dim) of one row at
+  // `position`, all of one key/value head. sinks (n_heads) or null: one more score each.
+  void (*attend)(const CacheRow& cache, const AttentionRules& rules, int64_t position,
+                 const float* queries, const float* sinks, int64_t n_heads, float* out);
 
-  // out (n) = activation(gate) * up, elementwise; out may be gate.
+  // out (n) = activation(gate) * up, elementwise; out may be either of them.
   void (*gate)(const float* gate, const float* up, int64_t n, Activation activation, float* out);
+
+  // Elementwise and in place, n numbers: x *= factor; y += factor * x, fused; x *= sigmoid(gates),
+  // or sigmoid(*gates) for all of them; x = cap * tanh(x / cap); x = sigmoid(x).
+  void (*scale)(float* x, int64_t n, float factor);
+  void (*add_scaled)(float* y, const float* x, int64_t n, float factor);
+  void (*sigmoid_gate)(float* x, const float* gates, int64_t n, bool one_gate);
+  void (*soft_cap)(float* x, int64_t n, float cap);
+  void (*sigmoid)(float* x, int64_t n);
+
+  // x (n) = exp(x) / sum of exp(x), in place.
+  void (*softmax)(float* x, int64_t n);
+
+  // The parts of a gated delta rule (delta.h). out (n_rows, n) = silu of the convolution of rows
+  // (n_rows, n) and the taps - 1 `before` them with weights (n, taps); rows are `stride` apart.
+  void (*convolve)(const float* rows, const float* before, int64_t stride, int64_t n_rows,
+                   int64_t n, const float* weights, int64_t taps, float* out);
+  // x (n) *= length / sqrt(sum of squares + 1e-6); x = exp(-exp(decay_log) softplus(x + bias)).
+  void (*unit)(float* x, int64_t n, float length);
+  void (*delta_decay)(float* x, int64_t n, const float* decay_log, const float* bias);
+  // S (key_dim, value_dim rounded up to 16) *= keep; S += key outer write * (value - key S); out
+  // (value_dim) = query S.
+  void (*delta_step)(float* matrix, int64_t key_dim, int64_t value_dim, const float* query,
+                     const float* key, const float* value, float write, float keep, float* out);
 
   // The sum of n floats; only here to stream memory at full speed.
   float (*sum)(const float* x, int64_t n);

@@ -52,14 +52,6 @@ class RowQuantizer {
   std::vector<GroupFactors> groups_;
 };
 
-double part_ns(const Part& part, int64_t k, int64_t t) {
-  const double bytes = static_cast<double>(part.n_bytes());
-  const double work = static_cast<double>(part.n()) * static_cast<double>(k) *
-                      static_cast<double>(t);
-  const double speed = part.is_packed() ? kPackedMultiplyAddsPerNs : kMultiplyAddsPerNs;
-  return std::max(bytes / kBytesPerNs, work / speed);
-}
-
 // Columns start.. of y (t, w.n) are x times one part of w.
 void linear_part(const float* x, int64_t t, const Weight& w, const Part& part, int64_t start,
                  const RowQuantizer& rows, const float* bias, float* y, bool add) {
@@ -78,6 +70,14 @@ void linear_part(const float* x, int64_t t, const Weight& w, const Part& part, i
 
 }  // namespace
 
+double part_ns(const Part& part, int64_t k, int64_t t) {
+  const double bytes = static_cast<double>(part.n_bytes());
+  const double work = static_cast<double>(part.n()) * static_cast<double>(k) *
+                      static_cast<double>(t);
+  const double speed = part.is_packed() ? kPackedMultiplyAddsPerNs : kMultiplyAddsPerNs;
+  return std::max(bytes / kBytesPerNs, work / speed);
+}
+
 void linear(const float* x, int64_t t, const Weight& w, const float* bias, float* y, bool add) {
   thread_local RowQuantizer rows;
   int64_t quantized_by = 0, start = 0;
@@ -91,68 +91,75 @@ void linear(const float* x, int64_t t, const Weight& w, const float* bias, float
   }
 }
 
-void embed(const Matrix& table, const int32_t* ids, int64_t t, float* y) {
+void linear_heads(const float* x, int64_t t, const Matrix& w, int64_t n_heads, float* y) {
+  const Kernels& run = kernels();
+  const int64_t n = w.n / n_heads, n_units = (n + kUnit - 1) / kUnit;
+  const double ns = std::max(static_cast<double>(w.n * row_bytes(w)) / kBytesPerNs,
+                             static_cast<double>(w.n * w.k * t) / kMultiplyAddsPerNs);
+  parallel_for(n_heads * n_units, ns, [&](int64_t first, int64_t last) {
+    for (int64_t unit = first; unit < last;) {
+      const int64_t head = unit / n_units, end = std::min(last, (head + 1) * n_units);
+      Matrix own = w;
+      own.data += head * n * row_bytes(w);
+      own.n = n;
+      run.linear(x + head * w.k, n_heads * w.k, t, own, unit % n_units * kUnit,
+                 std::min((end - head * n_units) * kUnit, n), nullptr, y + head * n, w.n, false);
+      unit = end;
+    }
+  });
+}
+
+void embed(const Matrix& table, const int32_t* ids, int64_t t, float scale, float* y) {
   const Kernels& run = kernels();
   const auto unpack = table.bits ? unpack_quantized : run.unpack_row;
   for (int64_t row = 0; row < t; ++row) unpack(table, ids[row], y + row * table.k);
+  if (scale != 1.0f) run.scale(y, t * table.k, scale);
 }
 
-void embed(const Packed& table, const int32_t* ids, int64_t t, float* y) {
+void embed(const Packed& table, const int32_t* ids, int64_t t, float scale, float* y) {
   for (int64_t row = 0; row < t; ++row) unpack_packed(table, ids[row], y + row * table.k);
+  if (scale != 1.0f) kernels().scale(y, t * table.k, scale);
 }
 
-void rms_norm(const float* x, int64_t t, int64_t d, const float* w, float eps, float* y) {
-  const Kernels& run = kernels();
+void norm(Norm kind, const float* x, int64_t t, int64_t d, const float* w, float eps, float* y) {
+  const auto run = kind == Norm::rms ? kernels().rms_norm : kernels().layer_norm;
   const double ns = static_cast<double>(t) * static_cast<double>(d) / 4.0;
   parallel_for(t, ns, [&](int64_t first, int64_t last) {
-    run.rms_norm(x + first * d, last - first, d, w, eps, y + first * d);
+    run(x + first * d, last - first, d, w, eps, y + first * d);
   });
 }
 
-void rope(float* qkv, const float* table, int64_t half, const Batch& batch, int64_t n_heads,
-          int64_t n_kv_heads) {
-  const Kernels& run = kernels();
-  const int64_t stride = (n_heads + 2 * n_kv_heads) * 2 * half;
-  const double ns = static_cast<double>(batch.rows() * stride) / 4.0;
-  parallel_for(batch.rows(), ns, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      const float* cos = table + batch.row_positions[static_cast<size_t>(row)] * 2 * half;
-      run.rope(qkv + row * stride, n_heads + n_kv_heads, half, cos, cos + half);
-    }
+namespace {
+
+// Call f(first, count) for ranges of n numbers; elementwise work, so how they are cut changes
+// nothing.
+template <class F>
+void each_range(int64_t n, double ns_per_number, F f) {
+  const int64_t n_units = (n + 63) / 64;
+  parallel_for(n_units, static_cast<double>(n) * ns_per_number, [&](int64_t first, int64_t last) {
+    f(first * 64, std::min(last * 64, n) - first * 64);
   });
 }
 
-void attend(const float* qkv, const Cache& cache, const Batch& batch, int64_t n_heads, float scale,
-            float* out) {
-  const Kernels& run = kernels();
-  const int64_t t = batch.rows(), n_kv = cache.n_kv_heads, dim = cache.head_dim;
-  const int64_t group = n_heads / n_kv, stride = (n_heads + 2 * n_kv) * dim;
-  const int64_t n_items = t * n_kv;
-  double read = 0;
-  for (int64_t position : batch.row_positions) read += static_cast<double>(position + 1);
-  const double append_ns = static_cast<double>(n_items * dim) * 2.0;
-  const double attend_ns = read * static_cast<double>(n_heads * dim) / 8.0;
+}  // namespace
 
-  // 1. All keys and values into the cache: a row sees the rows before it in this very step.
-  parallel_for(n_items, append_ns, [&](int64_t first, int64_t last) {
-    for (int64_t item = first; item < last; ++item) {
-      const size_t row = static_cast<size_t>(item / n_kv);
-      const int64_t kv = item % n_kv;
-      const float* key = qkv + static_cast<int64_t>(row) * stride + (n_heads + kv) * dim;
-      run.append(cache.row(batch.row_slots[row], kv), batch.row_positions[row], key,
-                 key + n_kv * dim);
-    }
+void add_scaled(float* y, const float* x, int64_t n, float scale) {
+  const Kernels& run = kernels();
+  each_range(n, 0.25, [&](int64_t at, int64_t count) {
+    run.add_scaled(y + at, x + at, count, scale);
   });
-  // 2. Rows of one slot and head next to each other: they read the same part of the cache.
-  parallel_for(n_items, attend_ns, [&](int64_t first, int64_t last) {
-    for (int64_t item = first; item < last; ++item) {
-      const int64_t kv = item / t;
-      const int64_t row = item % t;
-      const size_t r = static_cast<size_t>(row);
-      run.attend(cache.row(batch.row_slots[r], kv), batch.row_positions[r],
-                 qkv + row * stride + kv * group * dim, group, scale,
-                 out + (row * n_heads + kv * group) * dim);
-    }
+}
+
+void soft_cap(float* x, int64_t n, float cap) {
+  const Kernels& run = kernels();
+  each_range(n, 1.0, [&](int64_t at, int64_t count) { run.soft_cap(x + at, count, cap); });
+}
+
+void sigmoid_gate(float* x, const float* gates, int64_t t, int64_t d, bool one_gate) {
+  const Kernels& run = kernels();
+  parallel_for(t, static_cast<double>(t * d), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row)
+      run.sigmoid_gate(x + row * d, gates + (one_gate ? row : row * d), d, one_gate);
   });
 }
 
@@ -163,8 +170,8 @@ namespace {
 constexpr int64_t kMlpRows = 128;
 
 void mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
-              const Weight& down, const float* down_bias, Activation activation,
-              float* residual) {
+              const Weight& down, const float* down_bias, Activation activation, float* y,
+              bool add) {
   const Kernels& run = kernels();
   const int64_t ffn = down.k;
   // Grows to the most rows of this thread and is kept.
@@ -183,17 +190,17 @@ void mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gat
                hidden + row * ffn + at);
     }
   });
-  linear(hidden, t, down, down_bias, residual, true);
+  linear(hidden, t, down, down_bias, y, add);
 }
 
 }  // namespace
 
 void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
-               const Weight& down, const float* down_bias, Activation activation,
-               float* residual) {
+               const Weight& down, const float* down_bias, Activation activation, float* y,
+               bool add) {
   for (int64_t row = 0; row < t; row += kMlpRows)
     mlp_rows(x + row * gate_up.k, std::min(kMlpRows, t - row), gate_up, gate_up_bias, down,
-             down_bias, activation, residual + row * down.n);
+             down_bias, activation, y + row * down.n, add);
 }
 
 }  // namespace gangline

@@ -115,18 +115,24 @@ PackedMemory::~PackedMemory() {
 #endif
 }
 
-Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory) {
-  Packed packed{nullptr, w.n, w.k, w.bits, w.group_size, w.dtype};
-  memory = std::make_shared<PackedMemory>(
-      static_cast<size_t>(packed.n_panels() * packed.panel_bytes()));
-  uint8_t* to = memory->data();
-  const double ns = static_cast<double>(packed.n_panels() * packed.panel_bytes());
-  parallel_for(packed.n_panels(), ns, [&](int64_t first, int64_t last) {
-    for (int64_t panel = first; panel < last; ++panel)
-      pack_panel(w, panel, to + panel * packed.panel_bytes());
-  });
+Packed packed_form(const Matrix& w) {
+  return {nullptr, w.n, w.k, w.bits, w.group_size, w.dtype};
+}
+
+Packed pack(const Matrix& w, uint8_t* to) {
+  Packed packed = packed_form(w);
+  parallel_for(packed.n_panels(), static_cast<double>(packed.n_bytes()),
+               [&](int64_t first, int64_t last) {
+                 for (int64_t panel = first; panel < last; ++panel)
+                   pack_panel(w, panel, to + panel * packed.panel_bytes());
+               });
   packed.data = to;
   return packed;
+}
+
+Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory) {
+  memory = std::make_shared<PackedMemory>(static_cast<size_t>(packed_form(w).n_bytes()));
+  return pack(w, memory->data());
 }
 
 void unpack_quantized(const Matrix& w, int64_t row, float* y) {

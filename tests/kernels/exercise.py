@@ -17,13 +17,15 @@ from tempfile import TemporaryDirectory
 KERNELS = Path(__file__).parents[2] / "kernels"
 PROGRAM = Path(__file__).with_name("exercise.cpp")
 FAMILIES = (
-    "linear_dense", "linear_packed", "quantize", "norm", "rope", "attend", "mlp", "measure",
-    "table",
+    "linear_dense", "linear_packed", "quantize", "norm", "rope", "attend", "mlp", "elementwise",
+    "softmax", "delta_rule", "measure", "table",
 )  # fmt: skip
-COMMON = ("operations", "pack", "pool", "dispatch", "amx")
+COMMON = (
+    "operations", "heads", "route", "experts", "delta", "pack", "pool", "dispatch", "amx",
+)  # fmt: skip
 # Of all results of exercise.cpp: the same on x86-64 and Arm, on every path. It changes when a
 # kernel computes something else; then old and new versions of Gangline do not agree either.
-DIGEST = "b5f223f76ec6bfa1"
+DIGEST = "fad187adb42dee3c"
 FLAGS = ["-std=c++17", "-g1", "-pthread", "-ffp-contract=off", "-fno-math-errno", "-w"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"]
 # Paths of each architecture, and the options of their sources. The model of AMX's tiles is a path

@@ -14,7 +14,7 @@ from gangline import _kernels
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.backends.cpu import Cpu
 from gangline.engine.backends.reference import dense
-from gangline.engine.operations import Batch
+from gangline.engine.operations import Attention, Batch
 from tests.kernels.arrays import DTYPES, F32, Guarded, error_bound, matrix, seen_by, spread
 
 seeds = st.integers(0, 2**32 - 1)
@@ -111,8 +111,9 @@ def test_attend_of_lanes_of_unlike_length(
     slots = data.draw(st.permutations(range(4)))[: len(counts)]
     cuts = [data.draw(st.integers(0, count)) for count in counts]
     whole = [random.standard_normal((count, width)).astype(np.float32) for count in counts]
-    cache = ops.cache(4, 140, n_kv_heads, head_dim, "f32")
     scale = head_dim**-0.5
+    rules = Attention(n_heads, n_kv_heads, head_dim, head_dim, scale)
+    cache = ops.cache(4, 140, rules, "f32")
     found: list[list[F32]] = [[] for _ in counts]
     for begin, end in ((ints(*[0] * len(cuts)), ints(*cuts)), (ints(*cuts), ints(*counts))):
         used = [lane for lane in range(len(counts)) if end[lane] > begin[lane]]
@@ -121,7 +122,8 @@ def test_attend_of_lanes_of_unlike_length(
         qkv = np.concatenate([whole[lane][begin[lane] : end[lane]] for lane in used])
         batch = Batch.of(ints(*(slots[lane] for lane in used)), begin[used], (end - begin)[used])
         out = Guarded((len(qkv), n_heads * head_dim))
-        _kernels.attend(qkv, cache, ops.batch(batch, 4, 140), n_heads, scale, out.array)
+        prepared = ops.batch(batch, 4, 140)
+        _kernels.attend(qkv, cache, prepared, n_heads, scale, 0, 0.0, None, out.array)
         out.check()
         for lane, rows in zip(used, np.split(out.array, np.cumsum(batch.counts)[:-1]), strict=True):
             found[lane].append(rows.copy())
@@ -152,8 +154,9 @@ def test_special_numbers_in_attend(path: str) -> None:
     batch = ops.batch(Batch.of(ints(0, 1), ints(0, 0), ints(30, 30)), 2, 64)
 
     def run(rows: F32) -> F32:
-        cache = ops.cache(2, 64, n_kv_heads, dim, "f32")
-        return ops.attend(rows, cache, batch, n_heads, 0.2).reshape(60, n_heads, dim)
+        rules = Attention(n_heads, n_kv_heads, dim, dim, 0.2)
+        cache = ops.cache(2, 64, rules, "f32")
+        return ops.attend(rows, cache, batch, rules).reshape(60, n_heads, dim)
 
     clean = run(qkv)
     for number in (np.nan, np.inf):

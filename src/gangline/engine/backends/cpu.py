@@ -7,6 +7,7 @@ releases the GIL; the threads are one pool per process.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 from weakref import ref
 
@@ -16,7 +17,16 @@ from numpy.typing import NDArray
 from gangline import _kernels
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.backends.reference import dense
-from gangline.engine.operations import F32, I32, Activation, Batch, CacheDtype
+from gangline.engine.operations import (
+    F32,
+    I32,
+    Activation,
+    Attention,
+    Batch,
+    CacheDtype,
+    DeltaNet,
+    Routing,
+)
 from gangline.errors import CheckpointError, ProtocolError, UsageError
 
 DENSE = ("f32", "f16", "bf16")
@@ -45,23 +55,57 @@ class Cpu:
     def weight(self, *parts: Tensor) -> _kernels.Weight:
         weight = _kernels.Weight()
         for part in parts:
-            _add_part(weight, part)
+            if part.quantized is None:  # pointed at where it lies
+                weight.add_dense(*_arguments(part))
+            else:  # repacked
+                weight.add_quantized(*_arguments(part))
         if len(parts) == 1 and parts[0].quantized is not None:
             self._packed = ref(parts[0]), ref(weight)
         return weight
 
+    def experts(self, parts: Sequence[Sequence[Tensor]]) -> _kernels.Experts:
+        experts = _kernels.Experts(len(parts))
+        for number, of_one in enumerate(parts):
+            for part in of_one:
+                if part.quantized is None:
+                    experts.add_dense(number, *_arguments(part))
+                else:
+                    experts.add_quantized(number, *_arguments(part))
+        experts.finish()
+        return experts
+
     def vector(self, *parts: Tensor) -> F32:
         return np.ascontiguousarray(np.concatenate([dense(part) for part in parts]), np.float32)
 
+    def head_weight(self, tensor: Tensor, n_heads: int) -> _kernels.Heads:
+        if tensor.quantized is not None:
+            rows, columns = tensor.shape
+            data = dense(tensor).reshape(-1).view(np.uint8)
+            return _kernels.Heads(data, "f32", rows, columns, n_heads)
+        return _kernels.Heads(*_arguments(tensor), n_heads)
+
     def cache(
-        self,
-        lanes: int,
-        context: int,
-        n_kv_heads: int,
-        head_dim: int,
-        dtype: CacheDtype = "f16",
+        self, lanes: int, context: int, rules: Attention, dtype: CacheDtype = "f16"
     ) -> _kernels.Cache:
-        return _kernels.Cache(lanes, context, n_kv_heads, head_dim, dtype)
+        return _kernels.Cache(
+            lanes,
+            context,
+            rules.n_kv_heads,
+            rules.head_dim,
+            rules.value_dim,
+            rules.shared_values,
+            dtype,
+        )
+
+    def delta_state(self, lanes: int, rules: DeltaNet) -> _kernels.DeltaState:
+        return _kernels.DeltaState(
+            lanes,
+            rules.n_key_heads,
+            rules.n_value_heads,
+            rules.key_dim,
+            rules.value_dim,
+            rules.kernel,
+        )
 
     def batch(self, batch: Batch, lanes: int, context: int) -> _kernels.Batch:
         try:
@@ -86,14 +130,19 @@ class Cpu:
                 return _kernels.Table(weight)
         return _kernels.Table(*_arguments(tensor))
 
-    def embed(self, table: _kernels.Table, ids: I32) -> F32:
+    def embed(self, table: _kernels.Table, ids: I32, scale: float = 1.0) -> F32:
         y = np.empty((len(ids), table.k), np.float32)
-        _kernels.embed(table, np.ascontiguousarray(ids, np.int32), y)
+        _kernels.embed(table, np.ascontiguousarray(ids, np.int32), scale, y)
         return y
 
     def rms_norm(self, x: F32, w: F32, eps: float) -> F32:
         y = np.empty(x.shape, np.float32)
-        _kernels.rms_norm(x, w, eps, y)
+        _kernels.rms_norm(_rows(x), w, eps, _rows(y))
+        return y
+
+    def layer_norm(self, x: F32, w: F32, eps: float) -> F32:
+        y = np.empty(x.shape, np.float32)
+        _kernels.layer_norm(_rows(x), w, eps, _rows(y))
         return y
 
     def linear(self, x: F32, w: _kernels.Weight, bias: F32 | None = None) -> F32:
@@ -101,24 +150,90 @@ class Cpu:
         _kernels.linear(x, w, bias, y, False)
         return y
 
-    def linear_add(
-        self, x: F32, w: _kernels.Weight, residual: F32, bias: F32 | None = None
-    ) -> None:
+    def linear_add(self, x: F32, w: _kernels.Weight, residual: F32, bias: F32 | None = None) -> F32:
         _kernels.linear(x, w, bias, residual, True)
+        return residual
+
+    def linear_heads(self, x: F32, w: _kernels.Heads) -> F32:
+        y = np.empty((len(x), w.n), np.float32)
+        _kernels.linear_heads(x, w, y)
+        return y
+
+    def add(self, residual: F32, x: F32, scale: float = 1.0) -> F32:
+        _kernels.add(residual, x, scale)
+        return residual
+
+    def sigmoid_gate(self, x: F32, gate: F32) -> F32:
+        _kernels.sigmoid_gate(x, gate)
+        return x
+
+    def soft_cap(self, x: F32, cap: float) -> F32:
+        _kernels.soft_cap(x, cap)
+        return x
+
+    def split(self, x: F32, widths: Sequence[int], n_heads: int = 1) -> tuple[F32, ...]:
+        heads = x.reshape(len(x), n_heads, sum(widths))
+        ends = np.cumsum(widths)
+        parts = (heads[:, :, end - width : end] for width, end in zip(widths, ends, strict=True))
+        return tuple(part.copy().reshape(len(x), -1) for part in parts)
+
+    def join(self, parts: Sequence[F32], n_heads: int = 1) -> F32:
+        heads = [part.reshape(len(part), n_heads, -1) for part in parts]
+        return np.concatenate(heads, axis=2).reshape(len(parts[0]), -1)
+
+    def head_norm(self, qkv: F32, q: F32, k: F32, rules: Attention, eps: float) -> F32:
+        _kernels.head_norm(qkv, q, k, rules.n_heads, rules.n_kv_heads, rules.head_dim, eps)
+        return qkv
+
+    def gated_norm(self, x: F32, gate: F32, w: F32, eps: float) -> F32:
+        _kernels.gated_norm(x, gate, w, eps)
+        return x
 
     def rope_table(self, cos_sin: F32) -> F32:
         return np.ascontiguousarray(cos_sin, np.float32)
 
-    def rope(
-        self, qkv: F32, table: F32, batch: _kernels.Batch, n_heads: int, n_kv_heads: int
-    ) -> None:
-        _kernels.rope(qkv, table, batch, n_heads, n_kv_heads)
+    def rope(self, qkv: F32, table: F32, batch: _kernels.Batch, rules: Attention) -> F32:
+        _kernels.rope(qkv, table, batch, rules.n_heads, rules.n_kv_heads, rules.head_dim)
+        return qkv
 
     def attend(
-        self, qkv: F32, cache: _kernels.Cache, batch: _kernels.Batch, n_heads: int, scale: float
+        self,
+        qkv: F32,
+        cache: _kernels.Cache,
+        batch: _kernels.Batch,
+        rules: Attention,
+        sinks: F32 | None = None,
     ) -> F32:
-        out = np.empty((len(qkv), n_heads * cache.head_dim), np.float32)
-        _kernels.attend(qkv, cache, batch, n_heads, scale, out)
+        out = np.empty((len(qkv), rules.n_heads * rules.value_dim), np.float32)
+        _kernels.attend(
+            qkv,
+            cache,
+            batch,
+            rules.n_heads,
+            rules.scale,
+            rules.window,
+            rules.soft_cap,
+            sinks,
+            out,
+        )
+        return out
+
+    def delta_net(
+        self,
+        mixed: F32,
+        beta: F32,
+        decay: F32,
+        state: _kernels.DeltaState,
+        batch: _kernels.Batch,
+        rules: DeltaNet,
+        convolution: F32,
+        decay_log: F32,
+        decay_bias: F32,
+    ) -> F32:
+        out = np.empty((len(mixed), rules.n_value_heads * rules.value_dim), np.float32)
+        _kernels.delta_net(
+            mixed, beta, decay, state, batch, convolution, decay_log, decay_bias, out
+        )
         return out
 
     def gated_mlp(
@@ -127,11 +242,55 @@ class Cpu:
         gate_up: _kernels.Weight,
         down: _kernels.Weight,
         act: Activation,
-        residual: F32,
+        residual: F32 | None,
         gate_up_bias: F32 | None = None,
         down_bias: F32 | None = None,
-    ) -> None:
-        _kernels.gated_mlp(x, gate_up, down, act, residual, gate_up_bias, down_bias)
+    ) -> F32:
+        y = np.empty((len(x), down.n), np.float32) if residual is None else residual
+        add = residual is not None
+        _kernels.gated_mlp(x, gate_up, down, act, y, add, gate_up_bias, down_bias)
+        return y
+
+    def route(
+        self,
+        x: F32,
+        router: _kernels.Weight,
+        rules: Routing,
+        bias: F32 | None = None,
+        correction: F32 | None = None,
+    ) -> tuple[I32, F32]:
+        experts = np.empty((len(x), rules.n_active), np.int32)
+        weights = np.empty((len(x), rules.n_active), np.float32)
+        _kernels.route(
+            x,
+            router,
+            rules.scoring,
+            rules.renormalize,
+            rules.scale,
+            rules.n_groups,
+            rules.n_active_groups,
+            bias,
+            correction,
+            experts,
+            weights,
+        )
+        return experts, weights
+
+    def mixture(
+        self,
+        x: F32,
+        experts: I32,
+        weights: F32,
+        gate_up: _kernels.Experts,
+        down: _kernels.Experts,
+        act: Activation,
+        residual: F32 | None,
+        gate_up_bias: F32 | None = None,
+        down_bias: F32 | None = None,
+    ) -> F32:
+        y = np.zeros((len(x), down.n), np.float32) if residual is None else residual
+        _kernels.mixture(x, experts, weights, gate_up, down, act, y, gate_up_bias, down_bias)
+        return y
 
     def to_numpy(self, x: F32) -> F32:
         return x
@@ -142,12 +301,8 @@ class Cpu:
         return np.array(x, np.float32, order="C")
 
 
-def _add_part(weight: _kernels.Weight, tensor: Tensor) -> None:
-    """Dense bytes are pointed at where they lie; quantized ones are repacked."""
-    if tensor.quantized is None:
-        weight.add_dense(*_arguments(tensor))
-    else:
-        weight.add_quantized(*_arguments(tensor))
+def _rows(x: F32) -> F32:
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
 def _arguments(tensor: Tensor) -> tuple[Any, ...]:
