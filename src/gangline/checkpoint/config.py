@@ -11,14 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gangline.checkpoint.shape import (
-    Activation,
-    GroupAffine,
-    ModelShape,
-    Quantization,
-    RopeKind,
-    RopeScaling,
-)
+from gangline.checkpoint.quantization import bad, quantization_of
+from gangline.checkpoint.shape import Activation, ModelShape, RopeKind, RopeScaling
 from gangline.errors import CheckpointError, NotFound
 
 CONFIG_NAME = "config.json"
@@ -42,9 +36,6 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 ROPE_KINDS: dict[str, RopeKind] = {"default": "default", "linear": "linear", "llama3": "llama3"}
-
-BITS = (2, 3, 4, 5, 6, 8)
-GROUP_SIZES = (32, 64, 128)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -70,14 +61,14 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     return "LlamaForCausalLM" if model_type == "llama" else ""
 
 
-def read_shape(folder: Path) -> ModelShape:
-    """The shape of the model in `folder`."""
-    return shape_of(read_config(folder), _read_json(folder / GENERATION_NAME) or {}, folder)
+def read_generation(folder: Path) -> dict[str, Any]:
+    """`generation_config.json` as it is; empty where there is none."""
+    return _read_json(folder / GENERATION_NAME) or {}
 
 
 def shape_of(config: Mapping[str, Any], generation: Mapping[str, Any], folder: Path) -> ModelShape:
     """Check a config and keep what running the model needs."""
-    file = folder / CONFIG_NAME
+    file = folder if folder.suffix == ".gguf" else folder / CONFIG_NAME
     architecture = architecture_of(config)
     if architecture not in ARCHITECTURES:
         raise CheckpointError(
@@ -111,7 +102,7 @@ def shape_of(config: Mapping[str, Any], generation: Mapping[str, Any], folder: P
         rope_scaling=_rope_scaling(fields, rope),
         tied=fields.flag("tie_word_embeddings", False),
         activation=_activation(fields),
-        quantization=_quantization(fields),
+        quantization=quantization_of(config, file),
         eos_ids=_eos_ids(config, generation),
     )
 
@@ -124,10 +115,7 @@ class _Fields:
         self.config = config
 
     def bad(self, name: str, value: object, expected: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.file}: `{name}` is {str(value)[:200]!r}, expected {expected}",
-            hint="The file is damaged, or made for something that this version cannot run.",
-        )
+        return bad(self.file, name, value, expected)
 
     def count(self, name: str, default: int | None = None, limit: int = MAX_SIZE) -> int:
         value = self.config.get(name)
@@ -173,38 +161,6 @@ def _rope_scaling(fields: _Fields, rope: dict[str, Any]) -> RopeScaling:
     if high <= low:
         raise fields.bad("rope_scaling.high_freq_factor", high, f"more than {low}")
     return RopeScaling("llama3", factor, low, high, int(fields.positive("rope_scaling", original)))
-
-
-def _quantization(fields: _Fields) -> Quantization | None:
-    found = _object(fields.config.get("quantization"))
-    if not found:
-        other = _object(fields.config.get("quantization_config"))
-        if other and "group_size" not in other:
-            method = other.get("quant_method", "unknown")
-            raise fields.bad("quantization_config", method, "none, or MLX's group-affine form")
-        found = other if "quant_method" not in other else {}
-        if other and not found:
-            raise fields.bad("quantization_config", other.get("quant_method"), "MLX's form")
-    if not found:
-        return None
-    overrides: dict[str, GroupAffine | None] = {}
-    for name, value in found.items():
-        if value is False:
-            overrides[name] = None
-        elif isinstance(value, dict):
-            overrides[name] = _group_affine(fields, f"quantization.{name}", {**found, **value})
-    return Quantization(_group_affine(fields, "quantization", found), overrides)
-
-
-def _group_affine(fields: _Fields, name: str, value: dict[str, Any]) -> GroupAffine:
-    bits, group_size, mode = value.get("bits"), value.get("group_size"), value.get("mode")
-    if mode not in (None, "affine"):
-        raise fields.bad(f"{name}.mode", mode, "affine")
-    if type(bits) is not int or bits not in BITS:
-        raise fields.bad(f"{name}.bits", bits, f"one of {BITS}")
-    if type(group_size) is not int or group_size not in GROUP_SIZES:
-        raise fields.bad(f"{name}.group_size", group_size, f"one of {GROUP_SIZES}")
-    return GroupAffine(bits, group_size)
 
 
 def _eos_ids(*sources: Mapping[str, Any]) -> tuple[int, ...]:

@@ -9,33 +9,25 @@ from typing import Literal
 
 import msgspec
 
+from gangline.checkpoint.quantization import GroupAffine, Method, Quantization
+
+__all__ = [
+    "Activation",
+    "CacheDtype",
+    "GroupAffine",
+    "ModelShape",
+    "Quantization",
+    "RopeKind",
+    "RopeScaling",
+    "Scoring",
+]
+
 # "swiglu_clamped" is gpt-oss's: gate at most 7, up within 7 of zero,
 # gate sigmoid(1.702 gate) (up + 1).
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "swiglu_clamped"]
 Scoring = Literal["softmax", "softmax_chosen", "sigmoid"]
 CacheDtype = Literal["f16", "f32"]
 RopeKind = Literal["default", "linear", "llama3"]
-
-
-class GroupAffine(msgspec.Struct, frozen=True):
-    """How the numbers of a quantized matrix are meant: `w = scale * q + offset` per group."""
-
-    bits: int
-    group_size: int
-
-
-class Quantization(msgspec.Struct, frozen=True):
-    """MLX's `quantization`: one form for all matrices, and the modules that differ.
-
-    An override of `None` says that the module is dense.
-    """
-
-    default: GroupAffine
-    overrides: dict[str, GroupAffine | None] = {}
-
-    def of(self, module: str) -> GroupAffine | None:
-        """The form of module `model.layers.0.mlp.up_proj`, say."""
-        return self.overrides.get(module, self.default)
 
 
 class RopeScaling(msgspec.Struct, frozen=True):
@@ -70,7 +62,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     rope_scaling: RopeScaling = RopeScaling()
     tied: bool = False  # the output matrix is the embedding
     activation: Activation = "silu"
-    quantization: Quantization | None = None
+    quantization: Method | None = None
     eos_ids: tuple[int, ...] = ()
 
     def cache_bytes_per_token(self, n_layers: int, dtype: CacheDtype = "f16") -> int:
