@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, TokenType
+from gguf import GGMLQuantizationType, GGUFWriter, Keys, TokenType
 from gguf.quants import quantize
 from numpy.typing import NDArray
 
@@ -57,16 +57,20 @@ def add_tensor(writer: GGUFWriter, name: str, numbers: NDArray[Any], kind: str) 
         writer.add_tensor(name, quantize(numbers.astype(np.float32), of_kind), raw_dtype=of_kind)
 
 
-def add_tokenizer(writer: GGUFWriter, folder: Path, pre: str) -> None:
-    """The byte-level tokenizer of a folder."""
-    whole = json.loads((folder / "tokenizer.json").read_text())
+def add_tokenizer(writer: GGUFWriter, folder: Path, pre: str | None) -> None:
+    """The byte-level tokenizer of a folder, by the name of its rule for words or as it is."""
+    text = (folder / "tokenizer.json").read_text()
+    whole = json.loads(text)
     config = json.loads((folder / "tokenizer_config.json").read_text())
     added = {token["content"]: token["id"] for token in whole["added_tokens"]}
     ids = {**whole["model"]["vocab"], **added}
     tokens = sorted(ids, key=ids.__getitem__)
     assert [ids[token] for token in tokens] == list(range(len(tokens))), "ids have a hole"
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
+    if pre is None:
+        writer.add_string(Keys.Tokenizer.HF_JSON, text)
+    else:
+        writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([TokenType.CONTROL if t in added else TokenType.NORMAL for t in tokens])
     merges = whole["model"]["merges"]
@@ -75,12 +79,12 @@ def add_tokenizer(writer: GGUFWriter, folder: Path, pre: str) -> None:
     if config.get("eos_token"):
         writer.add_eos_token_id(ids[config["eos_token"]])
     template = folder / "chat_template.jinja"
-    text = template.read_text() if template.exists() else config.get("chat_template")
-    if text:
-        writer.add_chat_template(text)
+    turns = template.read_text() if template.exists() else config.get("chat_template")
+    if turns:
+        writer.add_chat_template(turns)
 
 
-def make_gguf(file: Path, folder: Path, kind: str, pre: str = "smollm") -> Path:
+def make_gguf(file: Path, folder: Path, kind: str, pre: str | None = None) -> Path:
     """The Llama model of `folder` as a GGUF file whose matrices are of type `kind`; returns it."""
     checkpoint = open_checkpoint(folder)
     shape = checkpoint.shape

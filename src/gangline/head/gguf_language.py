@@ -1,9 +1,9 @@
 """The tokenizer and the chat template of a GGUF file, as Hugging Face's libraries mean them.
 
-Two kinds of tokenizer: byte-level BPE ("gpt2"), cut into words by the rule that the file names, and
-SentencePiece's BPE by scores ("llama"). What a file leaves out because llama.cpp knows it
-(https://github.com/ggml-org/llama.cpp, `src/llama-vocab.cpp`) stands here; the words' patterns are
-those of the models' own tokenizer.json.
+A file may carry the model's tokenizer.json itself. Otherwise there are two kinds: byte-level BPE
+("gpt2"), cut into words by the rule that the file names, and SentencePiece's BPE by scores
+("llama"). What a file leaves out because llama.cpp knows it (https://github.com/ggml-org/llama.cpp,
+`src/llama-vocab.cpp`) stands here; the words' patterns are those of the models' tokenizer.json.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _WORDS = _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s|" + _TAIL
+_MARKED_WORDS = (
+    _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 _CASED = (
     rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]*[{_LOWER}]+%s|"
@@ -93,6 +97,7 @@ PRE = {
     "glm4": Words(_LLAMA3.patterns),
     "chatglm-bpe": Words(_LLAMA3.patterns),
     "qwen2": Words((_WORDS % "",), composed=True),
+    "qwen35": Words((_MARKED_WORDS,), composed=True),
     "deepseek-r1-qwen": Words((_WORDS % "",)),
     "gpt-2": _PLAIN,
     "phi-2": _PLAIN,
@@ -130,6 +135,10 @@ class _Vocabulary(msgspec.Struct, frozen=True):
 def read_gguf_language(gguf: Gguf) -> GgufLanguage:
     """Build the tokenizer of a file; `CheckpointError` where it has none that is known."""
     vocabulary = _read_vocabulary(gguf)
+    config, ends = _config(gguf, vocabulary), _end_tokens(vocabulary)
+    whole = gguf.get("tokenizer.huggingface.json", str)
+    if whole is not None:
+        return GgufLanguage(_from_json(gguf, whole), config, ends)
     kind = gguf.get("tokenizer.ggml.model", str)
     if kind == "gpt2":
         tokenizer, begins = _byte_level(gguf, vocabulary)
@@ -144,7 +153,18 @@ def read_gguf_language(gguf: Gguf) -> GgufLanguage:
     own = vocabulary.of_kind(USER_DEFINED)
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in own])
     _add_ends(gguf, vocabulary, tokenizer, begins)
-    return GgufLanguage(tokenizer, _config(gguf, vocabulary), _end_tokens(vocabulary))
+    return GgufLanguage(tokenizer, config, ends)
+
+
+def _from_json(gguf: Gguf, text: str) -> Tokenizer:
+    """A file may carry the model's own tokenizer.json."""
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:
+        raise CheckpointError(
+            f"{gguf.file}: `tokenizer.huggingface.json` cannot be read: {error}",
+            hint="The file is damaged: download or convert it again.",
+        ) from error
 
 
 def _read_vocabulary(gguf: Gguf) -> _Vocabulary:

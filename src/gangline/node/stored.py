@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from gangline.checkpoint.config import CONFIG_NAME
 from gangline.checkpoint.describe import Description, describe
 from gangline.checkpoint.gguf import SUFFIX, is_first_file, model_name
 from gangline.errors import GanglineError, NotFound, UsageError
@@ -79,13 +80,24 @@ class ModelStore:
         folders = []
         if demo_model().is_dir():
             folders.append((DEMO, demo_model()))
-        folders += [(model_id(folder), folder) for folder in self._named]
-        if self._models_home.is_dir():
-            inside = sorted(self._models_home.iterdir())
-            folders += [
-                (model_id(path), path) for path in inside if path.is_dir() or is_first_file(path)
-            ]
-        return folders
+        own = models_in(self._models_home) if self._models_home.is_dir() else []
+        return folders + [(model_id(path), path) for path in [*self._named, *own]]
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path is one model: a folder with a config, or the (first) file of a GGUF."""
+    return (path / CONFIG_NAME).is_file() or (path.is_file() and is_first_file(path))
+
+
+def models_in(folder: Path) -> list[Path]:
+    """The models in a folder and in the folders inside, which may hold several GGUF files."""
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if is_model(path):
+            found.append(path)
+        elif path.is_dir():
+            found += sorted(file for file in path.glob(f"*{SUFFIX}") if is_model(file))
+    return found
 
 
 def model_id(path: Path) -> ModelId:
