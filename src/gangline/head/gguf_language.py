@@ -97,7 +97,7 @@ PRE = {
     "glm4": Words(_LLAMA3.patterns),
     "chatglm-bpe": Words(_LLAMA3.patterns),
     "qwen2": Words((_WORDS % "",), composed=True),
-    "qwen35": Words((_MARKED_WORDS,), composed=True),
+    "qwen35": Words((_MARKED_WORDS,)),
     "deepseek-r1-qwen": Words((_WORDS % "",)),
     "gpt-2": _PLAIN,
     "phi-2": _PLAIN,
@@ -160,7 +160,7 @@ def _from_json(gguf: Gguf, text: str) -> Tokenizer:
     """A file may carry the model's own tokenizer.json."""
     try:
         return Tokenizer.from_str(text)
-    except Exception as error:
+    except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(
             f"{gguf.file}: `tokenizer.huggingface.json` cannot be read: {error}",
             hint="The file is damaged: download or convert it again.",
@@ -197,10 +197,8 @@ def _byte_level(gguf: Gguf, vocabulary: _Vocabulary) -> tuple[Tokenizer, bool]:
     if words is None:
         raise gguf.bad("tokenizer.ggml.pre", name, f"one of {', '.join(PRE)}")
     merges = [_pair(gguf, merge) for merge in _array(gguf, "merges") or []]
-    model = models.BPE(
-        vocab=_first_of_each(vocabulary.tokens), merges=merges, ignore_merges=words.whole_words
-    )
-    tokenizer = Tokenizer(model)
+    ids = _first_of_each(vocabulary.tokens)
+    tokenizer = _bpe(gguf, vocab=ids, merges=merges, ignore_merges=words.whole_words)
     if words.composed:
         tokenizer.normalizer = normalizers.NFC()
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in words.patterns]
@@ -208,6 +206,16 @@ def _byte_level(gguf: Gguf, vocabulary: _Vocabulary) -> tuple[Tokenizer, bool]:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, bytes_])
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer, words.begins
+
+
+def _bpe(gguf: Gguf, **parts: Any) -> Tokenizer:
+    try:
+        return Tokenizer(models.BPE(**parts))
+    except Exception as error:  # the library raises nothing narrower
+        raise CheckpointError(
+            f"{gguf.file}: its tokenizer cannot be built: {error}",
+            hint="The file is damaged: download or convert it again.",
+        ) from error
 
 
 def _pair(gguf: Gguf, merge: object) -> tuple[str, str]:
@@ -225,14 +233,14 @@ def _sentencepiece(gguf: Gguf, vocabulary: _Vocabulary) -> Tokenizer:
         raise gguf.bad("tokenizer.ggml.scores", scores and len(scores), "one for each token")
     ids = _first_of_each(vocabulary.tokens)
     unknown = next(iter(vocabulary.of_kind(UNKNOWN)), None)
-    model = models.BPE(
+    tokenizer = _bpe(
+        gguf,
         vocab=ids,
         merges=_merges_by_score(vocabulary, scores, ids),
         unk_token=unknown,
         fuse_unk=True,
         byte_fallback=len(set(vocabulary.of_kind(BYTE))) == 256,
     )
-    tokenizer = Tokenizer(model)
     spaces: list[Any] = [normalizers.Replace(" ", SPACE)]
     back = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if gguf.get("tokenizer.ggml.add_space_prefix", bool, True):
