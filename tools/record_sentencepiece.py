@@ -10,6 +10,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -31,7 +32,7 @@ def kind(model: sentencepiece.SentencePieceProcessor, id: int) -> int:
     return BYTE if model.IsByte(id) else NORMAL
 
 
-def train(texts: list[str]) -> sentencepiece.SentencePieceProcessor:
+def train(texts: list[str], prefix: bool) -> sentencepiece.SentencePieceProcessor:
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
@@ -39,6 +40,7 @@ def train(texts: list[str]) -> sentencepiece.SentencePieceProcessor:
         model_type="bpe",
         vocab_size=520,
         byte_fallback=True,
+        add_dummy_prefix=prefix,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         split_digits=True,
@@ -55,21 +57,18 @@ def main() -> None:
     # The rest of the scripts falls back to bytes.
     known = [SCRIPTS[name] for name in ("Latin", "Cyrillic", "Greek", "code", "whitespace")]
     lines = [line for text in known for line in text.splitlines() if line] * 3
-    model = train(lines)
-    pieces = [model.IdToPiece(id) for id in range(model.GetPieceSize())]
-    with_prefix = [model.EncodeAsIds(text) for text in texts]
-    without = sentencepiece.SentencePieceProcessor(model_proto=without_prefix(model))
-    record = {
-        "sentencepiece": sentencepiece.__version__,
-        "pieces": pieces,
-        "scores": [model.GetScore(id) for id in range(len(pieces))],
-        "kinds": [kind(model, id) for id in range(len(pieces))],
-        "texts": texts,
-        "with_prefix": with_prefix,
-        "without_prefix": [without.EncodeAsIds(text) for text in texts],
-    }
-    FIXTURE.write_text(json.dumps(record, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-    print(f"{FIXTURE}: SentencePiece {sentencepiece.__version__}, {len(pieces)} pieces")
+    record: dict[str, Any] = {"sentencepiece": sentencepiece.__version__, "texts": texts}
+    for name, prefix in (("with_prefix", True), ("without_prefix", False)):
+        model = train(lines, prefix)
+        ids = range(model.GetPieceSize())
+        record[name] = {
+            "pieces": [model.IdToPiece(id) for id in ids],
+            "scores": [model.GetScore(id) for id in ids],
+            "kinds": [kind(model, id) for id in ids],
+            "ids": [model.EncodeAsIds(text) for text in texts],
+        }
+    FIXTURE.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{FIXTURE}: SentencePiece {sentencepiece.__version__}")
 
 
 if __name__ == "__main__":

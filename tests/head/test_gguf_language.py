@@ -28,7 +28,7 @@ from tokenizers import (
 from gangline.checkpoint.gguf import read_gguf
 from gangline.errors import CheckpointError
 from gangline.head.gguf_language import PRE, GgufLanguage, read_gguf_language
-from gangline.head.requests import ChatMessage, Submit
+from gangline.head.requests import ChatMessage, Sampling, Submit
 from gangline.head.text import Language
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "sentencepiece.json"
@@ -192,22 +192,23 @@ def test_template_and_special_tokens_come_along(tmp_path: Path) -> None:
     found = Language(file, 1000, frozenset({3}))
     assert found.end_tokens == {3, own.token_to_id("<|stop|>")}
     assert found.render([ChatMessage("user", "Hi")]) == "<|begin|>Hi<|stop|>"
-    ids = found.prompt_ids(Submit(messages=(ChatMessage("user", "Hi"),)))
+    ids = found.prompt_ids(Submit(id=1, sampling=Sampling(), messages=(ChatMessage("user", "Hi"),)))
     assert ids == own.encode("<|begin|>Hi<|stop|>", add_special_tokens=False).ids
 
 
-def sentencepiece(file: Path, **more: Any) -> tuple[dict[str, Any], Tokenizer]:
+def sentencepiece(file: Path, prefix: bool = True, **more: Any) -> tuple[Any, Tokenizer]:
+    """(texts with their ids, the tokenizer of a GGUF file of the recorded model)."""
     recorded = json.loads(FIXTURE.read_text(encoding="utf-8"))
-    pieces, scores, kinds = (recorded[of] for of in ("pieces", "scores", "kinds"))
-    write(file, "llama", pieces, kinds, token_scores=scores, bos_token_id=1, **more)
-    return recorded, language(file).tokenizer
+    model = recorded["with_prefix" if prefix else "without_prefix"]
+    more = {"token_scores": model["scores"], "bos_token_id": 1, "add_space_prefix": prefix, **more}
+    write(file, "llama", model["pieces"], model["kinds"], **more)
+    return zip(recorded["texts"], model["ids"], strict=True), language(file).tokenizer
 
 
 @pytest.mark.parametrize("prefix", [True, False])
 def test_sentencepiece_tokens_are_those_of_sentencepiece(tmp_path: Path, prefix: bool) -> None:
-    recorded, tokenizer = sentencepiece(tmp_path / "t.gguf", add_space_prefix=prefix)
-    key = "with_prefix" if prefix else "without_prefix"
-    for text, ids in zip(recorded["texts"], recorded[key], strict=True):
+    recorded, tokenizer = sentencepiece(tmp_path / "t.gguf", prefix)
+    for text, ids in recorded:
         assert tokenizer.encode(text, add_special_tokens=False).ids == ids, text
         assert tokenizer.decode(ids) == text
 

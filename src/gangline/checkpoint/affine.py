@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gangline.checkpoint.block_types import Affine
-from gangline.checkpoint.shape import GroupAffine
+from gangline.checkpoint.quantization import GroupAffine
 from gangline.checkpoint.tensors import DType, Tensor
 
 Codes = NDArray[np.uint8]
@@ -82,8 +82,9 @@ def values(tensor: Tensor) -> Floats:
     if tensor.quantized is None:
         return floats(tensor)
     assert tensor.scales is not None and tensor.offsets is not None, tensor.name
-    codes = unpack(tensor.data.view(np.uint32), tensor.quantized.bits)
-    groups = codes.reshape(len(codes), -1, tensor.quantized.group_size)
+    words = tensor.data.view(np.uint32).reshape(-1, tensor.data.shape[-1])
+    codes = unpack(words, tensor.quantized.bits)
+    groups = codes.reshape(*tensor.shape[:-1], -1, tensor.quantized.group_size)
     exact = floats(tensor.scales)[..., None].astype(np.float64) * groups
     exact += floats(tensor.offsets)[..., None]
     return exact.astype(np.float32).reshape(tensor.shape)
@@ -100,7 +101,7 @@ def quantized(
     dtype: DType = form.scales
     if not all(_is_exact(part, dtype) for part in (scales, offsets)):
         dtype = "f32"
-    shape = (len(words), words.shape[1] * 32 // form.bits)
+    shape = (*words.shape[:-1], words.shape[-1] * 32 // form.bits)
     return Tensor(
         name=name,
         dtype="u32",
@@ -139,23 +140,6 @@ def widen(tensor: Tensor, bits: int, group_size: int) -> Tensor:
         pack(unpack(tensor.data.view(np.uint32), form.bits), bits),
         np.repeat(floats(tensor.scales), repeats, axis=1),
         np.repeat(floats(tensor.offsets), repeats, axis=1),
-    )
-
-
-def rows_of(tensor: Tensor, order: NDArray[np.intp] | slice) -> Tensor:
-    """Some rows of a matrix (or numbers of a vector), in an order of their own."""
-    data = np.ascontiguousarray(tensor.data[order])
-    if tensor.quantized is None:
-        return Tensor(tensor.name, tensor.dtype, data.shape, data)
-    assert tensor.scales is not None and tensor.offsets is not None, tensor.name
-    return Tensor(
-        name=tensor.name,
-        dtype=tensor.dtype,
-        shape=(len(data), *tensor.shape[1:]),
-        data=data,
-        quantized=tensor.quantized,
-        scales=rows_of(tensor.scales, order),
-        offsets=rows_of(tensor.offsets, order),
     )
 
 

@@ -21,14 +21,13 @@ from gangline.checkpoint.affine import (
     pack,
     quantized,
     rounded,
-    rows_of,
     stacked,
     unpack,
     values,
 )
 from gangline.checkpoint.block_types import BLOCK_TYPES, Affine
 from gangline.checkpoint.blocks import DECODERS, FP4_OFFSET, fp4_codes, fp4_scales
-from gangline.checkpoint.headers import REDOWNLOAD
+from gangline.checkpoint.faults import REDOWNLOAD
 from gangline.checkpoint.parts import (
     ROUNDED,
     Change,
@@ -40,7 +39,6 @@ from gangline.checkpoint.parts import (
     Part,
     Plain,
     Shift,
-    Stride,
     Unpermute,
     plain,
 )
@@ -84,7 +82,7 @@ def _plain(part: Part, maps: Maps) -> Tensor:
 
     tensor = _in_chunks(part, part.loaded, rows)
     # A vector that somebody quantized: nothing multiplies by it, so it may as well be dense.
-    return tensor if len(part.shape) == 2 else dense(part.name, values(tensor).reshape(part.shape))
+    return tensor if len(part.shape) > 1 else dense(part.name, values(tensor).reshape(part.shape))
 
 
 def _mlx(part: Part, maps: Maps) -> Tensor:
@@ -223,7 +221,7 @@ def _mixed_heads(part: Part, maps: Maps) -> Tensor:
         )
     ends = np.cumsum([key_dim * heads, key_dim * heads, own * heads])
     by_head = [kind.reshape(heads, -1) for kind in np.split(rows, ends)]
-    return rows_of(both, np.concatenate(by_head, axis=1).reshape(-1))
+    return both.rows(np.concatenate(by_head, axis=1).reshape(-1))
 
 
 def _in_chunks(part: Part, form: Affine, rows: Rows) -> Tensor:
@@ -234,7 +232,9 @@ def _in_chunks(part: Part, form: Affine, rows: Rows) -> Tensor:
     for chunk in _chunks(n_rows, columns):
         codes, scales[chunk], offsets[chunk] = rows(chunk)
         words[chunk] = pack(codes, form.bits)
-    return quantized(part.name, form, words, scales, offsets)
+    outer = part.shape[:-1]
+    words, scales = words.reshape(*outer, -1), scales.reshape(*outer, -1)
+    return quantized(part.name, form, words, scales, offsets.reshape(*outer, -1))
 
 
 def _chunks(n_rows: int, columns: int) -> Iterator[slice]:
@@ -257,15 +257,11 @@ E4M3 = _e4m3()
 
 def _unpermute(tensor: Tensor, change: Unpermute) -> Tensor:
     rows = np.arange(tensor.shape[0]).reshape(change.n_heads, -1, 2)
-    return rows_of(tensor, rows.swapaxes(1, 2).reshape(-1))
+    return tensor.rows(rows.swapaxes(1, 2).reshape(-1))
 
 
 def _shift(tensor: Tensor, change: Shift) -> Tensor:
     return dense(tensor.name, values(tensor) + np.float32(change.by))
-
-
-def _stride(tensor: Tensor, change: Stride) -> Tensor:
-    return rows_of(tensor, slice(change.start, None, change.step))
 
 
 def _log_of_negative(tensor: Tensor, change: LogOfNegative) -> Tensor:
@@ -287,6 +283,5 @@ CONVERSIONS: dict[type, Callable[[Part, Maps], Tensor]] = {
 CHANGES: dict[type[Change], Callable[[Tensor, Any], Tensor]] = {
     Unpermute: _unpermute,
     Shift: _shift,
-    Stride: _stride,
     LogOfNegative: _log_of_negative,
 }

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gangline.checkpoint.block_types import BLOCK_TYPES, BY_NUMBER
-from gangline.checkpoint.headers import REDOWNLOAD, Entry
+from gangline.checkpoint.faults import REDOWNLOAD, bad_field, damaged
+from gangline.checkpoint.headers import Entry
 from gangline.errors import CheckpointError, NotFound
 
 SUFFIX = ".gguf"
@@ -58,7 +59,7 @@ class Array:
             stream.seek(self._start)
             data = stream.read(self._end - self._start)
         if len(data) != self._end - self._start:
-            raise _bad(self._file, f"`{self._name}` is no longer there (the file changed)")
+            raise damaged(self._file, f"`{self._name}` is no longer there (the file changed)")
         if self._kind != _STRING:
             return list(struct.unpack(f"<{self.count}{_SCALARS[self._kind]}", data))
         values, position = [], 0
@@ -83,10 +84,7 @@ class Gguf:
         self.entries = entries
 
     def bad(self, key: str, value: object, expected: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.file}: `{key}` is {str(value)[:200]!r}, expected {expected}",
-            hint="The file is damaged, or made for something that this version cannot run.",
-        )
+        return bad_field(self.file, key, value, expected)
 
     def get(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
         """The value of `key`; an error where it is of another kind."""
@@ -110,7 +108,7 @@ class Gguf:
             stream.seek(entry.start)
             data = stream.read(entry.n_bytes)
         if len(data) != entry.n_bytes:
-            raise _bad(entry.file, f"tensor `{name}` is no longer there (the file changed)")
+            raise damaged(entry.file, f"tensor `{name}` is no longer there (the file changed)")
         return list(struct.unpack(f"<{len(data) // 4}f", data))
 
 
@@ -147,7 +145,7 @@ def read_gguf(file: Path) -> Gguf:
     count = metadata.get("split.count", 0)
     if type(count) is int and count > 1:
         if split is None or int(split["count"]) != count or count > MAX_SHARDS:
-            raise _bad(file, f"it is one of {count} files, which its name does not say")
+            raise damaged(file, f"it is one of {count} files, which its name does not say")
         if int(split["number"]) != 1:
             raise CheckpointError(
                 f"{file} is part {int(split['number'])} of {count}",
@@ -159,7 +157,7 @@ def read_gguf(file: Path) -> Gguf:
                 raise CheckpointError(f"{part} is missing, {file.name} needs it", hint=REDOWNLOAD)
             for name, entry in read_head(part)[1].items():
                 if name in entries:
-                    raise _bad(part, f"tensor `{name}` is in {entries[name].file.name}, too")
+                    raise damaged(part, f"tensor `{name}` is in {entries[name].file.name}, too")
                 entries[name] = entry
     return Gguf(file, metadata, entries)
 
@@ -170,7 +168,7 @@ def read_head(file: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
         with file.open("rb") as stream:
             size = file.stat().st_size
             if size < 24:
-                raise _bad(file, f"it has {size} bytes, a header needs at least 24")
+                raise damaged(file, f"it has {size} bytes, a header needs at least 24")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 return _Reader(file, mapped).read()
     except FileNotFoundError as error:
@@ -192,7 +190,7 @@ class _Reader:
     def read(self) -> tuple[dict[str, Any], dict[str, Entry]]:
         magic = self._data[self._take(4, "header") : 4]
         if magic != MAGIC:
-            raise _bad(self._file, f"it begins with {magic!r}, a GGUF file with {MAGIC!r}")
+            raise damaged(self._file, f"it begins with {magic!r}, a GGUF file with {MAGIC!r}")
         version = self._number("I", "version")
         if version not in VERSIONS:
             raise CheckpointError(
@@ -205,7 +203,7 @@ class _Reader:
         for index in range(n_keys):
             key = self._string(f"key {index + 1} of {n_keys}", MAX_NAME_BYTES)
             if key in metadata:
-                raise _bad(self._file, f"key `{key}` occurs twice")
+                raise damaged(self._file, f"key `{key}` occurs twice")
             metadata[key] = self._value(key)
         infos = [self._tensor_info(index, n_tensors) for index in range(n_tensors)]
         return metadata, self._layout(metadata, infos)
@@ -214,7 +212,7 @@ class _Reader:
         """Step over bytes; where they begin."""
         start = self._position
         if n_bytes > len(self._data) - start:
-            raise _bad(
+            raise damaged(
                 self._file,
                 f"{what} of {n_bytes} bytes at byte {start}, the file has {len(self._data)}",
             )
@@ -228,18 +226,18 @@ class _Reader:
     def _count(self, what: str, limit: int) -> int:
         count: int = self._number("Q", f"number of {what}")
         if count > limit:
-            raise _bad(self._file, f"it is said to have {count} {what}, the limit is {limit}")
+            raise damaged(self._file, f"it is said to have {count} {what}, the limit is {limit}")
         return count
 
     def _string(self, what: str, limit: int) -> str:
         length = self._number("Q", what)
         if length > limit:
-            raise _bad(self._file, f"{what} is a string of {length} bytes, the limit is {limit}")
+            raise damaged(self._file, f"{what} is a string of {length} bytes, the limit is {limit}")
         start = self._take(length, what)
         try:
             return self._data[start : start + length].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise _bad(self._file, f"{what} is not UTF-8 ({error.reason})") from error
+            raise damaged(self._file, f"{what} is not UTF-8 ({error.reason})") from error
 
     def _value(self, key: str) -> Any:
         kind = self._number("I", f"type of `{key}`")
@@ -250,11 +248,11 @@ class _Reader:
             self._text_left -= len(text)
             return text
         if kind != _ARRAY:
-            raise _bad(self._file, f"key `{key}` has a value of unknown type {kind}")
+            raise damaged(self._file, f"key `{key}` has a value of unknown type {kind}")
         kind = self._number("I", f"type of `{key}`")
         count = self._number("Q", f"length of `{key}`")
         if count > self._elements_left:
-            raise _bad(
+            raise damaged(
                 self._file,
                 f"key `{key}` has {count} elements, {self._elements_left} of the limit of "
                 f"{MAX_ELEMENTS} are left",
@@ -266,7 +264,7 @@ class _Reader:
         elif kind == _STRING:
             self._skip_strings(key, count)
         else:
-            raise _bad(self._file, f"key `{key}` is an array of type {kind}, which nothing uses")
+            raise damaged(self._file, f"key `{key}` is an array of type {kind}, which nothing uses")
         return Array(self._file, key, kind, count, start, self._position)
 
     def _skip_strings(self, key: str, count: int) -> None:
@@ -275,7 +273,7 @@ class _Reader:
         for index in range(count):
             position += 8 + int.from_bytes(data[position : position + 8], "little")
             if position > end:
-                raise _bad(self._file, f"string {index} of `{key}` ends beyond the file")
+                raise damaged(self._file, f"string {index} of `{key}` ends beyond the file")
         self._position = position
 
     def _tensor_info(self, index: int, count: int) -> tuple[str, str, tuple[int, ...], int]:
@@ -284,7 +282,9 @@ class _Reader:
         what = f"tensor `{name}`"
         n_dimensions = self._number("I", what)
         if n_dimensions > MAX_DIMENSIONS:
-            raise _bad(self._file, f"{what} has {n_dimensions} dimensions, up to {MAX_DIMENSIONS}")
+            raise damaged(
+                self._file, f"{what} has {n_dimensions} dimensions, up to {MAX_DIMENSIONS}"
+            )
         shape = tuple(self._number("Q", what) for _ in range(n_dimensions))[::-1]
         number = self._number("I", what)
         offset: int = self._number("Q", what)
@@ -300,18 +300,18 @@ class _Reader:
     ) -> dict[str, Entry]:
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 8 or alignment % 8 or alignment > 65_536:
-            raise _bad(self._file, f"`general.alignment` is {str(alignment)[:200]!r}")
+            raise damaged(self._file, f"`general.alignment` is {str(alignment)[:200]!r}")
         data_start = -(-self._position // alignment) * alignment
         entries: dict[str, Entry] = {}
         for name, dtype, shape, offset in infos:
             if name in entries:
-                raise _bad(self._file, f"tensor `{name}` occurs twice")
+                raise damaged(self._file, f"tensor `{name}` occurs twice")
             n_bytes = self._n_bytes(name, dtype, shape)
             start = data_start + offset
             if offset % alignment:
-                raise _bad(self._file, f"tensor `{name}` at offset {offset} is not aligned")
+                raise damaged(self._file, f"tensor `{name}` at offset {offset} is not aligned")
             if start + n_bytes > len(self._data):
-                raise _bad(
+                raise damaged(
                     self._file,
                     f"tensor `{name}` ends at byte {start + n_bytes}, the file has "
                     f"{len(self._data)} (truncated)",
@@ -320,7 +320,7 @@ class _Reader:
         position = data_start
         for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.end)):
             if entry.start < position:
-                raise _bad(
+                raise damaged(
                     self._file, f"tensor `{entry.name}` at byte {entry.start} overlaps another"
                 )
             position = entry.end
@@ -331,7 +331,7 @@ class _Reader:
         columns = shape[-1] if shape else 1
         n_values = prod(shape)
         if columns % kind.n_values or n_values > MAX_SIZE:
-            raise _bad(
+            raise damaged(
                 self._file,
                 f"tensor `{name}` has shape {list(shape)}, {dtype} needs rows of whole blocks of "
                 f"{kind.n_values}",
@@ -346,7 +346,3 @@ def _shard_number(file: Path) -> int:
 
 def _sibling(file: Path, split: re.Match[str], number: int) -> Path:
     return file.with_name(f"{split['stem']}-{number:05}-of-{split['count']}{SUFFIX}")
-
-
-def _bad(file: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{file}: {what}", hint=REDOWNLOAD)

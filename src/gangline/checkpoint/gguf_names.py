@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from gangline.checkpoint.faults import REDOWNLOAD
 from gangline.checkpoint.gguf_config import ARCHITECTURE
-from gangline.checkpoint.headers import REDOWNLOAD, Entry
+from gangline.checkpoint.headers import Entry
 from gangline.checkpoint.parts import (
     Change,
     LatentHeads,

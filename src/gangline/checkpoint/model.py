@@ -7,7 +7,7 @@ from pathlib import Path
 from gangline.checkpoint.contents import Contents, read_contents
 from gangline.checkpoint.convert import load
 from gangline.checkpoint.describe import Sizes, fingerprint_of, sizes_of
-from gangline.checkpoint.headers import REDOWNLOAD
+from gangline.checkpoint.faults import REDOWNLOAD
 from gangline.checkpoint.parts import Part
 from gangline.checkpoint.safetensors import Maps
 from gangline.checkpoint.shape import ModelShape

@@ -12,7 +12,8 @@ from math import prod
 import msgspec
 
 from gangline.checkpoint.block_types import BLOCK_TYPES, Affine
-from gangline.checkpoint.headers import DTYPE_BYTES, REDOWNLOAD, Entry
+from gangline.checkpoint.faults import REDOWNLOAD
+from gangline.checkpoint.headers import DTYPE_BYTES, Entry
 from gangline.checkpoint.quantization import (
     Awq,
     Fp8,
@@ -74,18 +75,11 @@ class Shift(msgspec.Struct, frozen=True, tag=True):
     by: float
 
 
-class Stride(msgspec.Struct, frozen=True, tag=True):
-    """Every `step`th row from `start` on."""
-
-    start: int
-    step: int
-
-
 class LogOfNegative(msgspec.Struct, frozen=True, tag=True):
     """-exp(x) is kept of a dense tensor; x is wanted."""
 
 
-Change = Unpermute | Shift | Stride | LogOfNegative
+Change = Unpermute | Shift | LogOfNegative
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -173,23 +167,22 @@ def _mlx(module: str, weight: Entry, others: Others, method: Method | None) -> P
             hint=REDOWNLOAD,
         )
     if scales.dtype == "U8":  # MLX's mxfp4: exponents instead of scales
-        rows, columns = _matrix(weight)
-        shape = (rows, columns * 8)
-        fits = weight.dtype == "U32" and scales.shape == (rows, columns * 8 // 32)
-        _check(fits, weight, scales, "FP4 in blocks of 32")
-        return Part(weight.name, shape, (weight, scales), Fp4(), FP4)
+        columns = weight.shape[-1] * 8 if weight.shape else 0
+        fits = weight.dtype == "U32" and scales.shape == (*weight.shape[:-1], columns // 32)
+        _check(fits and len(weight.shape) in (2, 3), weight, scales, "FP4 in blocks of 32")
+        return Part(weight.name, (*weight.shape[:-1], columns), (weight, scales), Fp4(), FP4)
     biases = _other(module, weight, others, ".biases")
     fits = (
         weight.dtype == "U32"
         and scales.dtype in FLOATS
         and biases.dtype == scales.dtype
-        and len(weight.shape) == len(scales.shape) == 2
+        and len(weight.shape) in (2, 3)  # 3: experts, stacked
         and biases.shape == scales.shape
-        and weight.shape[0] == scales.shape[0]
-        and weight.shape[1] * 32 == scales.shape[1] * form.group_size * form.bits
+        and weight.shape[:-1] == scales.shape[:-1]
+        and weight.shape[-1] * 32 == scales.shape[-1] * form.group_size * form.bits
     )
     _check(fits, weight, scales, f"{form.bits}-bit in groups of {form.group_size}")
-    shape = (weight.shape[0], scales.shape[1] * form.group_size)
+    shape = (*weight.shape[:-1], scales.shape[-1] * form.group_size)
     return Part(weight.name, shape, (weight, scales, biases), Mlx(form))
 
 

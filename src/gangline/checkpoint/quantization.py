@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gangline.errors import CheckpointError
+from gangline.checkpoint.faults import bad_field
 
 MLX_BITS = (2, 3, 4, 5, 6, 8)
 MLX_GROUP_SIZES = (32, 64, 128)
@@ -83,15 +83,10 @@ def quantization_of(config: Mapping[str, Any], file: Path) -> Method | None:
         return None
     method = other["quant_method"]
     if not isinstance(method, str) or method not in _READERS:
-        raise bad(file, "quantization_config", method, f"one of {', '.join(_READERS)}, or MLX's")
+        raise bad_field(
+            file, "quantization_config", method, f"one of {', '.join(_READERS)}, or MLX's"
+        )
     return _READERS[method](file, other)
-
-
-def bad(file: Path, name: str, value: object, expected: str) -> CheckpointError:
-    return CheckpointError(
-        f"{file}: `{name}` is {str(value)[:200]!r}, expected {expected}",
-        hint="The file is damaged, or made for something that this version cannot run.",
-    )
 
 
 def _mlx(file: Path, found: dict[str, Any]) -> Quantization:
@@ -109,45 +104,47 @@ def _mlx(file: Path, found: dict[str, Any]) -> Quantization:
 def _group_affine(file: Path, name: str, value: dict[str, Any]) -> GroupAffine:
     bits, group_size, mode = value.get("bits"), value.get("group_size"), value.get("mode")
     if mode is not None and mode not in MLX_MODES:
-        raise bad(file, f"{name}.mode", mode, f"one of {', '.join(MLX_MODES)}")
+        raise bad_field(file, f"{name}.mode", mode, f"one of {', '.join(MLX_MODES)}")
     if mode == "mxfp4" and (bits, group_size) != (4, 32):
-        raise bad(file, name, f"{bits} bits in groups of {group_size}", "mxfp4's 4 and 32")
+        raise bad_field(file, name, f"{bits} bits in groups of {group_size}", "mxfp4's 4 and 32")
     if type(bits) is not int or bits not in MLX_BITS:
-        raise bad(file, f"{name}.bits", bits, f"one of {MLX_BITS}")
+        raise bad_field(file, f"{name}.bits", bits, f"one of {MLX_BITS}")
     if type(group_size) is not int or group_size not in MLX_GROUP_SIZES:
-        raise bad(file, f"{name}.group_size", group_size, f"one of {MLX_GROUP_SIZES}")
+        raise bad_field(file, f"{name}.group_size", group_size, f"one of {MLX_GROUP_SIZES}")
     return GroupAffine(bits, group_size)
 
 
 def _gptq(file: Path, found: dict[str, Any]) -> Gptq:
     version = found.get("checkpoint_format", "gptq")
     if version not in ("gptq", "gptq_v2"):
-        raise bad(file, "quantization_config.checkpoint_format", version, "gptq or gptq_v2")
+        raise bad_field(file, "quantization_config.checkpoint_format", version, "gptq or gptq_v2")
     return Gptq(_bits(file, found.get("bits")), 1 if version == "gptq" else 0)
 
 
 def _awq(file: Path, found: dict[str, Any]) -> Awq:
     version = str(found.get("version", "gemm")).lower()
     if version != "gemm":
-        raise bad(file, "quantization_config.version", version, "gemm")
+        raise bad_field(file, "quantization_config.version", version, "gemm")
     bits = found.get("bits", found.get("w_bit"))
     if bits != 4:
-        raise bad(file, "quantization_config.bits", bits, "4")
+        raise bad_field(file, "quantization_config.bits", bits, "4")
     return Awq()
 
 
 def _packed(file: Path, found: dict[str, Any]) -> Packed:
     form = found.get("format")
     if form != "pack-quantized":
-        raise bad(file, "quantization_config.format", form, "pack-quantized")
+        raise bad_field(file, "quantization_config.format", form, "pack-quantized")
     bits = set()
     for group in _object(found.get("config_groups")).values():
         weights = _object(_object(group).get("weights"))
         if weights.get("type", "int") != "int":
-            raise bad(file, "quantization_config weights.type", weights.get("type"), "int")
+            raise bad_field(file, "quantization_config weights.type", weights.get("type"), "int")
         bits.add(_bits(file, weights.get("num_bits")))
     if len(bits) != 1:
-        raise bad(file, "quantization_config.config_groups", sorted(bits), "one number of bits")
+        raise bad_field(
+            file, "quantization_config.config_groups", sorted(bits), "one number of bits"
+        )
     return Packed(bits.pop())
 
 
@@ -158,10 +155,10 @@ def _fp8(file: Path, found: dict[str, Any]) -> Fp8:
         and len(size) == 2
         and all(type(n) is int and 1 <= n <= 65_536 for n in size)
     ):
-        raise bad(file, "quantization_config.weight_block_size", size, "[rows, columns]")
+        raise bad_field(file, "quantization_config.weight_block_size", size, "[rows, columns]")
     form = found.get("fmt", "e4m3")
     if form != "e4m3":
-        raise bad(file, "quantization_config.fmt", form, "e4m3")
+        raise bad_field(file, "quantization_config.fmt", form, "e4m3")
     return Fp8(*size)
 
 
@@ -171,7 +168,7 @@ def _mxfp4(file: Path, found: dict[str, Any]) -> Mxfp4:
 
 def _bits(file: Path, value: Any) -> int:
     if type(value) is not int or value not in PACKED_BITS:
-        raise bad(file, "quantization_config: bits", value, f"one of {PACKED_BITS}")
+        raise bad_field(file, "quantization_config: bits", value, f"one of {PACKED_BITS}")
     return value
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gangline.checkpoint.headers import REDOWNLOAD, Entry
+from gangline.checkpoint.faults import REDOWNLOAD
+from gangline.checkpoint.headers import Entry
 from gangline.checkpoint.tensors import DType, Tensor
 from gangline.errors import CheckpointError
 
