@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 KINDS = ("f32", "f16", "bf16", "q4", "q8")
-_FORMAT_NAMES = {"float32": "F32", "float16": "F16", "uint16": "BF16", "uint32": "U32"}
+_FORMAT_NAMES = {
+    "float32": "F32", "float16": "F16", "uint16": "BF16", "uint8": "U8", "uint32": "U32",
+    "int32": "I32", "int64": "I64",
+}  # fmt: skip
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -53,13 +56,16 @@ def cast(x: NDArray[Any], kind: str) -> NDArray[Any]:
     return x.astype(np.float16 if kind == "f16" else np.float32)
 
 
-def write_safetensors(file: Path, arrays: Arrays) -> None:
-    """One file in the safetensors format; uint16 arrays are meant as bf16."""
+def write_safetensors(file: Path, arrays: Arrays, dtypes: dict[str, str] | None = None) -> None:
+    """One file in the safetensors format; uint16 arrays are meant as bf16.
+
+    `dtypes` says of arrays by name what else their bits mean ("F8_E4M3").
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, array in arrays.items():
         header[name] = {
-            "dtype": _FORMAT_NAMES[array.dtype.name],
+            "dtype": (dtypes or {}).get(name, _FORMAT_NAMES[array.dtype.name]),
             "shape": list(array.shape),
             "data_offsets": [position, position + array.nbytes],
         }

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gangline.checkpoint.config import read_shape, shape_of
-from gangline.checkpoint.shape import GroupAffine, Mlp, Rope, RopeScaling
+from gangline.checkpoint.config import read_config, read_generation, shape_of
+from gangline.checkpoint.quantization import GroupAffine
+from gangline.checkpoint.shape import Mlp, Rope, RopeScaling
 from gangline.errors import CheckpointError, NotFound
 
 # The fields of https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct that matter here.
@@ -104,7 +105,8 @@ def test_mlx_quantization_with_overrides() -> None:
 def test_end_tokens_of_both_files_are_joined(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA_32_1B, "eos_token_id": 2}))
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 5]}))
-    assert read_shape(tmp_path).eos_ids == (2, 5)
+    shape = shape_of(read_config(tmp_path), read_generation(tmp_path), tmp_path)
+    assert shape.eos_ids == (2, 5)
 
 
 def test_an_unknown_architecture_is_named_and_the_known_ones_listed() -> None:
@@ -139,9 +141,17 @@ WRONG = [
     ("rope_scaling", {"rope_type": "llama3", "factor": 8, "high_freq_factor": 1.0}),
     ("quantization", {"group_size": 64, "bits": 7}),
     ("quantization", {"group_size": 48, "bits": 4}),
-    ("quantization", {"group_size": 32, "bits": 4, "mode": "mxfp4"}),
-    ("quantization_config", {"quant_method": "gptq", "bits": 4, "group_size": 128}),
+    ("quantization", {"group_size": 64, "bits": 4, "mode": "mxfp4"}),
+    ("quantization", {"group_size": 16, "bits": 4, "mode": "nvfp4"}),
+    ("quantization_config", {"quant_method": "bitsandbytes", "load_in_4bit": True}),
+    ("quantization_config", {"quant_method": "gptq", "bits": 3, "group_size": 128}),
+    ("quantization_config", {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}),
+    ("quantization_config", {"quant_method": "awq", "bits": 4, "version": "gemv"}),
+    ("quantization_config", {"quant_method": "compressed-tensors", "format": "float-quantized"}),
+    ("quantization_config", {"quant_method": "compressed-tensors", "format": "pack-quantized"}),
     ("quantization_config", {"quant_method": "fp8"}),
+    ("quantization_config", {"quant_method": "fp8", "weight_block_size": [128]}),
+    ("quantization_config", {"quant_method": ["gptq"]}),
 ]
 
 
@@ -174,11 +184,11 @@ def test_junk_gives_a_shape_or_our_error(name: str, value: Any) -> None:
 def test_a_damaged_file_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "config.json").write_bytes(text)
     with pytest.raises(CheckpointError, match=r"config.json"):
-        read_shape(tmp_path)
+        read_config(tmp_path)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no model folder"):
-        read_shape(tmp_path / "none")
+        read_config(tmp_path / "none")
     with pytest.raises(NotFound, match=r"holds no config.json"):
-        read_shape(tmp_path)
+        read_config(tmp_path)

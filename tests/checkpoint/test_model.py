@@ -12,7 +12,7 @@ import pytest
 
 from gangline.checkpoint.describe import describe
 from gangline.checkpoint.model import open_checkpoint
-from gangline.checkpoint.shape import GroupAffine
+from gangline.checkpoint.quantization import GroupAffine
 from gangline.errors import CheckpointError
 from tests.make_checkpoint import KINDS, make_checkpoint
 

@@ -165,3 +165,13 @@ def test_help_opens_with_a_capitalised_verb_and_ends_with_examples() -> None:
         assert not command.does.endswith(".")
         assert all(one.startswith(f"gangline {command.name}") for one in command.examples)
         assert 1 <= len(command.examples) <= 2
+
+
+def test_model_folders_with_gguf_files(tmp_path: Path) -> None:
+    names = ["a.gguf", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf", "in/c.gguf", "in/d.gguf"]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+    first = [str(tmp_path / name) for name in names if "00002-of" not in name]
+    assert list(model_folders((str(tmp_path),))) == first
+    assert model_folders((first[0],)) == (first[0],)

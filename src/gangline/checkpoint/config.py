@@ -13,15 +13,13 @@ from typing import Any
 
 from gangline.checkpoint.families import ARCHITECTURES, MODEL_TYPES
 from gangline.checkpoint.fields import Fields
-from gangline.checkpoint.shape import GroupAffine, ModelShape, Quantization
+from gangline.checkpoint.quantization import quantization_of
+from gangline.checkpoint.shape import ModelShape
 from gangline.errors import CheckpointError, NotFound
 
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
-
-BITS = (2, 3, 4, 5, 6, 8)
-GROUP_SIZES = (32, 64, 128)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -47,14 +45,14 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     return MODEL_TYPES.get(model_type, "") if isinstance(model_type, str) else ""
 
 
-def read_shape(folder: Path) -> ModelShape:
-    """The shape of the model in `folder`."""
-    return shape_of(read_config(folder), _read_json(folder / GENERATION_NAME) or {}, folder)
+def read_generation(folder: Path) -> dict[str, Any]:
+    """`generation_config.json` as it is; empty where there is none."""
+    return _read_json(folder / GENERATION_NAME) or {}
 
 
 def shape_of(config: Mapping[str, Any], generation: Mapping[str, Any], folder: Path) -> ModelShape:
     """Check a config and keep what running the model needs."""
-    file = folder / CONFIG_NAME
+    file = folder if folder.suffix == ".gguf" else folder / CONFIG_NAME
     architecture = architecture_of(config)
     family = ARCHITECTURES.get(architecture)
     if family is None:
@@ -77,42 +75,10 @@ def shape_of(config: Mapping[str, Any], generation: Mapping[str, Any], folder: P
         context=fields.count("max_position_embeddings", 2048),
         norm_eps=fields.positive(f"{family.norm}_norm_eps", 1e-6),
         tied=fields.flag("tie_word_embeddings", False),
-        quantization=_quantization(fields),
+        quantization=quantization_of(config, file),
         eos_ids=_eos_ids(config, generation),
         **{"activation": fields.activation(), **family.extras(fields)},
     )
-
-
-def _quantization(fields: Fields) -> Quantization | None:
-    found = _object(fields.config.get("quantization"))
-    if not found:
-        other = _object(fields.config.get("quantization_config"))
-        if other and "group_size" not in other:
-            method = other.get("quant_method", "unknown")
-            raise fields.bad("quantization_config", method, "none, or MLX's group-affine form")
-        found = other if "quant_method" not in other else {}
-        if other and not found:
-            raise fields.bad("quantization_config", other.get("quant_method"), "MLX's form")
-    if not found:
-        return None
-    overrides: dict[str, GroupAffine | None] = {}
-    for name, value in found.items():
-        if value is False:
-            overrides[name] = None
-        elif isinstance(value, dict):
-            overrides[name] = _group_affine(fields, f"quantization.{name}", {**found, **value})
-    return Quantization(_group_affine(fields, "quantization", found), overrides)
-
-
-def _group_affine(fields: Fields, name: str, value: dict[str, Any]) -> GroupAffine:
-    bits, group_size, mode = value.get("bits"), value.get("group_size"), value.get("mode")
-    if mode not in (None, "affine"):
-        raise fields.bad(f"{name}.mode", mode, "affine")
-    if type(bits) is not int or bits not in BITS:
-        raise fields.bad(f"{name}.bits", bits, f"one of {BITS}")
-    if type(group_size) is not int or group_size not in GROUP_SIZES:
-        raise fields.bad(f"{name}.group_size", group_size, f"one of {GROUP_SIZES}")
-    return GroupAffine(bits, group_size)
 
 
 def _eos_ids(*sources: Mapping[str, Any]) -> tuple[int, ...]:

@@ -14,8 +14,10 @@ from typing import Any
 
 import msgspec
 
-from gangline.checkpoint.config import architecture_of, read_config, read_shape
-from gangline.checkpoint.headers import Entry, read_entries
+from gangline.checkpoint.config import architecture_of
+from gangline.checkpoint.contents import read_contents
+from gangline.checkpoint.headers import Entry
+from gangline.checkpoint.parts import Part
 from gangline.checkpoint.shape import ModelShape
 from gangline.errors import CheckpointError
 
@@ -27,7 +29,7 @@ _OUTPUT = re.compile(_ROOT + r"(norm|lm_head)\.")
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """Bytes on disk of the parts that a plan hands out.
+    """Bytes of the parts that a plan hands out, as they are in memory once they are loaded.
 
     `output` is the final norm and the output matrix; where the matrix is the embedding (tied) it
     counts as `embedding` only.
@@ -65,22 +67,22 @@ class Description(msgspec.Struct, frozen=True):
         return self.shape.n_layers if self.shape is not None else 0
 
 
-def describe(folder: Path | str) -> Description:
+def describe(path: Path | str) -> Description:
     """Read config and headers. A model that is sound but not supported is described as such;
     files that cannot be read raise `CheckpointError` or `NotFound`."""
-    folder = Path(folder)
-    config = read_config(folder)
+    contents = read_contents(Path(path))
+    shape, reason, found = None, "", Sizes((), 0, 0)
     try:
-        shape, reason = read_shape(folder), ""
+        shape = contents.shape()
     except CheckpointError as error:
-        shape, reason = None, f"{error.message}. {error.hint}".strip()
-    entries = read_entries(folder)
-    found = sizes_of(entries, shape) if shape is not None else Sizes((), 0, 0)
+        reason = f"{error.message}. {error.hint}".strip()
+    if shape is not None:
+        found = sizes_of(contents.parts(shape), shape)
     return Description(
-        path=str(folder),
-        fingerprint=fingerprint_of(config, entries),
-        size_bytes=sum(entry.n_bytes for entry in entries.values()),
-        architecture=architecture_of(config),
+        path=str(path),
+        fingerprint=fingerprint_of(contents.config, contents.entries),
+        size_bytes=sum(entry.n_bytes for entry in contents.entries.values()),
+        architecture=architecture_of(contents.config),
         shape=shape,
         reason=reason,
         layer_bytes=found.layers,
@@ -89,19 +91,19 @@ def describe(folder: Path | str) -> Description:
     )
 
 
-def sizes_of(entries: Mapping[str, Entry], shape: ModelShape) -> Sizes:
+def sizes_of(parts: Mapping[str, Part], shape: ModelShape) -> Sizes:
     """Sum the tensors by where they belong; those that do not serve the text count nowhere."""
     layers = [0] * shape.n_layers
     embedding = output = 0
-    for name, entry in entries.items():
+    for name, part in parts.items():
         layer = _LAYER.search(name)
         if layer is not None:
             if int(layer[1]) < shape.n_layers:
-                layers[int(layer[1])] += entry.n_bytes
+                layers[int(layer[1])] += part.n_bytes
         elif _EMBEDDING.search(name):
-            embedding += entry.n_bytes
-        elif (part := _OUTPUT.search(name)) and not (shape.tied and part[1] == "lm_head"):
-            output += entry.n_bytes
+            embedding += part.n_bytes
+        elif (own := _OUTPUT.search(name)) and not (shape.tied and own[1] == "lm_head"):
+            output += part.n_bytes
     return Sizes(tuple(layers), embedding, output)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gangline.checkpoint.faults import bad_field
 from gangline.checkpoint.shape import Activation, Attention
 from gangline.errors import CheckpointError
 
@@ -33,10 +34,7 @@ class Fields:
         self.config = config
 
     def bad(self, name: str, value: object, expected: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.file}: `{name}` is {str(value)[:200]!r}, expected {expected}",
-            hint="The file is damaged, or made for something that this version cannot run.",
-        )
+        return bad_field(self.file, name, value, expected)
 
     def get(self, name: str, default: Any = None) -> Any:
         value = self.config.get(name)

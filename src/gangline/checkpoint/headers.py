@@ -15,13 +15,13 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from gangline.checkpoint.faults import REDOWNLOAD, damaged
 from gangline.errors import CheckpointError, NotFound
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 MAX_DIMENSIONS = 8
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
-REDOWNLOAD = "The file is damaged or incomplete: download or copy it again."
 
 # Bytes per element of every dtype that the format names.
 DTYPE_BYTES = {
@@ -68,22 +68,22 @@ def read_header(file: Path) -> dict[str, Entry]:
         with file.open("rb") as stream:
             first = stream.read(8)
             if len(first) < 8:
-                raise _bad(file, f"it has {size} bytes, a header needs at least 8")
+                raise damaged(file, f"it has {size} bytes, a header needs at least 8")
             (length,) = struct.unpack("<Q", first)
             if length > MAX_HEADER_BYTES:
-                raise _bad(file, f"header of {length} bytes, the limit is {MAX_HEADER_BYTES}")
+                raise damaged(file, f"header of {length} bytes, the limit is {MAX_HEADER_BYTES}")
             if length > size - 8:
-                raise _bad(file, f"header of {length} bytes, the file has only {size - 8} more")
+                raise damaged(file, f"header of {length} bytes, the file has only {size - 8} more")
             text = stream.read(length)
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
     if len(text) != length:
-        raise _bad(file, f"header of {length} bytes, only {len(text)} could be read")
+        raise damaged(file, f"header of {length} bytes, only {len(text)} could be read")
     data_start = 8 + length
     fields = _parse_object(file, text)
     metadata = fields.pop("__metadata__", {})
     if not isinstance(metadata, dict):
-        raise _bad(file, "`__metadata__` is not an object")
+        raise damaged(file, "`__metadata__` is not an object")
     entries = [_entry(file, name, value, data_start) for name, value in fields.items()]
     _check_layout(file, entries, data_start, size)
     return {entry.name: entry for entry in entries}
@@ -96,12 +96,14 @@ def _read_sharded(folder: Path, index: Path) -> dict[str, Entry]:
         raise CheckpointError(f"cannot read {index}: {error.strerror or error}") from error
     shard_of = _parse_object(index, text).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of:
-        raise _bad(index, "it has no `weight_map` object")
+        raise damaged(index, "it has no `weight_map` object")
     shards: dict[str, dict[str, Entry]] = {}
     for name, shard in shard_of.items():
         # A shard is a file of this very folder: an index must not lead anywhere else.
         if not isinstance(shard, str) or shard != Path(shard).name or "\\" in shard or not shard:
-            raise _bad(index, f"tensor `{name}` is said to be in {shard!r}, not a plain file name")
+            raise damaged(
+                index, f"tensor `{name}` is said to be in {shard!r}, not a plain file name"
+            )
         if shard not in shards:
             if not (folder / shard).is_file():
                 raise CheckpointError(
@@ -110,7 +112,7 @@ def _read_sharded(folder: Path, index: Path) -> dict[str, Entry]:
                 )
             shards[shard] = read_header(folder / shard)
         if name not in shards[shard]:
-            raise _bad(folder / shard, f"tensor `{name}` is not in it, {index.name} says it is")
+            raise damaged(folder / shard, f"tensor `{name}` is not in it, {index.name} says it is")
     return {name: shards[shard][name] for name, shard in shard_of.items()}
 
 
@@ -118,18 +120,18 @@ def _entry(file: Path, name: str, value: Any, data_start: int) -> Entry:
     """One checked line of the header."""
     where = f"tensor `{name}`"
     if not isinstance(value, dict):
-        raise _bad(file, f"{where} is not an object")
+        raise damaged(file, f"{where} is not an object")
     dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise _bad(file, f"{where} has dtype {dtype!r}, known are {', '.join(DTYPE_BYTES)}")
+        raise damaged(file, f"{where} has dtype {dtype!r}, known are {', '.join(DTYPE_BYTES)}")
     if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
-        raise _bad(file, f"{where} has shape {shape!r}, expected up to {MAX_DIMENSIONS} sizes")
+        raise damaged(file, f"{where} has shape {shape!r}, expected up to {MAX_DIMENSIONS} sizes")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _bad(file, f"{where} has data_offsets {offsets!r}, expected [start, end]")
+        raise damaged(file, f"{where} has data_offsets {offsets!r}, expected [start, end]")
     start, end = offsets
     expected = prod(shape) * DTYPE_BYTES[dtype]
     if end - start != expected:
-        raise _bad(
+        raise damaged(
             file,
             f"{where} has {end - start} bytes, {dtype} of shape {list(shape)} needs {expected}",
         )
@@ -141,16 +143,16 @@ def _check_layout(file: Path, entries: list[Entry], data_start: int, size: int) 
     position = data_start
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)):
         if entry.end > size:
-            raise _bad(
+            raise damaged(
                 file,
                 f"tensor `{entry.name}` ends at byte {entry.end}, the file has {size} (truncated)",
             )
         if entry.start != position:
             fault = "overlaps the one before it" if entry.start < position else "follows a hole"
-            raise _bad(file, f"tensor `{entry.name}` at byte {entry.start} {fault}")
+            raise damaged(file, f"tensor `{entry.name}` at byte {entry.start} {fault}")
         position = entry.end
     if position != size:
-        raise _bad(file, f"{size - position} bytes after the last tensor belong to none")
+        raise damaged(file, f"{size - position} bytes after the last tensor belong to none")
 
 
 def _parse_object(file: Path, text: bytes) -> dict[str, Any]:
@@ -160,22 +162,18 @@ def _parse_object(file: Path, text: bytes) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, value in pairs:
             if name in found:
-                raise _bad(file, f"`{name[:200]}` occurs twice")
+                raise damaged(file, f"`{name[:200]}` occurs twice")
             found[name] = value
         return found
 
     try:
         value = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:  # JSON, UTF-8, absurd numbers or nesting
-        raise _bad(file, f"its header is not valid JSON ({str(error)[:200]})") from error
+        raise damaged(file, f"its header is not valid JSON ({str(error)[:200]})") from error
     if not isinstance(value, dict):
-        raise _bad(file, "its header is not a JSON object")
+        raise damaged(file, "its header is not a JSON object")
     return value
 
 
 def _are_counts(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
-
-
-def _bad(file: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{file}: {what}", hint=REDOWNLOAD)

@@ -1,4 +1,4 @@
-"""Tensors of safetensors files, read in place through memory maps.
+"""Tensors of a model's files, read in place through memory maps.
 
 A file is mapped when the first tensor of it is asked for, and only the pages of tensors that are
 used are ever read. Headers were checked by `headers.py`; knows nothing of models.
@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gangline.checkpoint.headers import REDOWNLOAD, Entry
+from gangline.checkpoint.faults import REDOWNLOAD
+from gangline.checkpoint.headers import Entry
 from gangline.checkpoint.tensors import DType, Tensor
 from gangline.errors import CheckpointError
 
@@ -56,8 +57,12 @@ class Maps:
             mapped.madvise(mmap.MADV_DONTNEED, start, entry.end - start)
 
     def _array(self, entry: Entry, kind: type[np.generic]) -> NDArray[np.generic]:
+        return self.octets(entry).view(kind).reshape(entry.shape)
+
+    def octets(self, entry: Entry) -> NDArray[np.uint8]:
+        """A tensor's bytes in place, whatever its dtype."""
         if entry.n_bytes == 0:
-            return np.empty(entry.shape, kind)
+            return np.empty(0, np.uint8)
         mapped = self._maps.get(entry.file)
         if mapped is None:
             mapped = self._maps[entry.file] = _map(entry.file)
@@ -68,8 +73,7 @@ class Maps:
                 hint=REDOWNLOAD,
             )
         _will_need(mapped, entry)
-        flat = np.frombuffer(mapped, np.uint8, entry.n_bytes, entry.start).view(kind)
-        return flat.reshape(entry.shape)
+        return np.frombuffer(mapped, np.uint8, entry.n_bytes, entry.start)
 
 
 def _map(file: Path) -> mmap.mmap:

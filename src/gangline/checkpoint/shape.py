@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from gangline.checkpoint.quantization import Method
+
 # "swiglu_clamped" is gpt-oss's: gate at most 7, up within 7 of zero,
 # gate sigmoid(1.702 gate) (up + 1).
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "swiglu_clamped"]
@@ -16,27 +18,6 @@ Scoring = Literal["softmax", "softmax_chosen", "sigmoid"]
 CacheDtype = Literal["f16", "f32"]
 RopeKind = Literal["default", "linear", "llama3", "yarn", "longrope"]
 HeadNorm = Literal["none", "head", "whole"]  # of queries and keys: each head, or all as one row
-
-
-class GroupAffine(msgspec.Struct, frozen=True):
-    """How the numbers of a quantized matrix are meant: `w = scale * q + offset` per group."""
-
-    bits: int
-    group_size: int
-
-
-class Quantization(msgspec.Struct, frozen=True):
-    """MLX's `quantization`: one form for all matrices, and the modules that differ.
-
-    An override of `None` says that the module is dense.
-    """
-
-    default: GroupAffine
-    overrides: dict[str, GroupAffine | None] = {}
-
-    def of(self, module: str) -> GroupAffine | None:
-        """The form of module `model.layers.0.mlp.up_proj`, say."""
-        return self.overrides.get(module, self.default)
 
 
 class RopeScaling(msgspec.Struct, frozen=True):
@@ -229,7 +210,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     residual_scale: float = 1.0  # of what each half of a layer adds
     logit_scale: float = 1.0
     logit_cap: float = 0.0  # logits become cap tanh(logit / cap); 0: they stay
-    quantization: Quantization | None = None
+    quantization: Method | None = None
     eos_ids: tuple[int, ...] = ()
 
     @property

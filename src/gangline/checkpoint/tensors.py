@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gangline.checkpoint.shape import GroupAffine
+from gangline.checkpoint.quantization import GroupAffine
 
 __all__ = ["DType", "GroupAffine", "Tensor"]
 

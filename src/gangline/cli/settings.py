@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from gangline.errors import UsageError
+from gangline.node.stored import is_model, models_in
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -66,18 +67,14 @@ def check(content: dict[str, Any], source: str) -> Settings:
 
 
 def model_folders(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """Each folder that is a model, or the models in it."""
-    found: list[str] = []
+    """Each folder (or GGUF file) that is a model, or the models in it."""
+    found: list[Path] = []
     for name in folders:
         try:
             folder = Path(name).expanduser().resolve(strict=True)
-            models = sorted(config.parent for config in folder.glob("*/config.json"))
+            found += [folder] if is_model(folder) else models_in(folder)
         except (OSError, RuntimeError, ValueError):  # no such folder, `~nobody`, a NUL
             raise UsageError(
                 f"there is no folder `{name}`", hint="--models-dir names a folder"
             ) from None
-        if (folder / "config.json").is_file():
-            found.append(str(folder))
-        else:
-            found += map(str, models)
-    return tuple(found)
+    return tuple(map(str, found))

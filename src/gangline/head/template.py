@@ -47,7 +47,7 @@ class ChatTemplate:
 
     @staticmethod
     def read(folder: Path, config: dict[str, object]) -> ChatTemplate | None:
-        """The template of a model folder: chat_template.jinja, or the tokenizer's configuration."""
+        """The template of a model: chat_template.jinja, or the tokenizer's configuration."""
         tokens = {name: text for name in _TOKEN_NAMES if (text := _content(config.get(name)))}
         file = folder / "chat_template.jinja"
         if file.exists():
@@ -58,7 +58,8 @@ class ChatTemplate:
             source = named.get("default")
         if not isinstance(source, str):
             return None
-        return ChatTemplate(source, folder / "tokenizer_config.json", tokens)
+        origin = folder if folder.is_file() else folder / "tokenizer_config.json"
+        return ChatTemplate(source, origin, tokens)
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The conversation up to the assistant's turn; raises UsageError where it is refused."""

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from gangline.checkpoint.contents import gguf_file
+from gangline.checkpoint.gguf import read_gguf
 from gangline.errors import CheckpointError, UsageError
+from gangline.head.gguf_language import read_gguf_language
 from gangline.head.requests import ChatMessage, Submit
 from gangline.head.template import ChatTemplate
 
@@ -20,19 +23,26 @@ _MAX_HELD_TOKENS = 8  # no character has more bytes than this, each of which may
 
 
 class Language:
-    """A model's tokenizer, chat template and special tokens, read from its folder."""
+    """A model's tokenizer, chat template and special tokens, read from its folder or GGUF file."""
 
-    def __init__(self, folder: Path, vocabulary: int, end_tokens: frozenset[int]) -> None:
-        self._folder = folder
-        self._tokenizer = _read_tokenizer(folder / "tokenizer.json")
+    def __init__(self, path: Path, vocabulary: int, end_tokens: frozenset[int]) -> None:
+        self._path = path
+        file = gguf_file(path)
+        if file is None:
+            origin = path / "tokenizer.json"
+            self._tokenizer = _read_tokenizer(origin)
+            config = _read_json(path / "tokenizer_config.json")
+        else:
+            origin, found = file, read_gguf_language(read_gguf(file))
+            self._tokenizer, config = found.tokenizer, found.config
+            end_tokens = end_tokens | found.end_tokens
         if self._tokenizer.get_vocab_size() > vocabulary:
             raise CheckpointError(
-                f"{folder / 'tokenizer.json'} has {self._tokenizer.get_vocab_size()} tokens, "
-                f"config.json says {vocabulary}",
+                f"{origin} has {self._tokenizer.get_vocab_size()} tokens, "
+                f"the model's weights are for {vocabulary}",
                 hint="the files belong to different models; download the model again",
             )
-        config = _read_json(folder / "tokenizer_config.json")
-        self._template: ChatTemplate | None = ChatTemplate.read(folder, config)
+        self._template: ChatTemplate | None = ChatTemplate.read(path, config)
         self.vocabulary = vocabulary
         self.end_tokens = end_tokens | self._named_ends(config)
 
@@ -56,7 +66,7 @@ class Language:
         """The conversation as the model was trained to see it, up to the assistant's turn."""
         if self._template is None:
             raise UsageError(
-                f"the model in {self._folder} has no chat template",
+                f"the model in {self._path} has no chat template",
                 hint="use /v1/completions with a prompt of your own",
                 param="messages",
             )

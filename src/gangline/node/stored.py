@@ -1,7 +1,8 @@
 """Which models lie on this machine; reads configs and headers, never weights.
 
-Folders are the bundled demo, every folder in `home/models`, and those the configuration names.
-A folder that cannot be read is listed with the reason, so that a user sees why it is not offered.
+Models are the bundled demo, every folder and GGUF file in `home/models`, and those that the
+configuration names. One that cannot be read is listed with the reason, so that a user sees why it
+is not offered.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from gangline.checkpoint.config import CONFIG_NAME
 from gangline.checkpoint.describe import Description, describe
+from gangline.checkpoint.gguf import SUFFIX, is_first_file, model_name
 from gangline.errors import GanglineError, NotFound, UsageError
 from gangline.facts import ModelId, StoredModel
 from gangline.paths import demo_model
@@ -44,14 +47,14 @@ class ModelStore:
         self._stored = found
 
     def add(self, folder: Path) -> ModelId:
-        """Offer the model in `folder` from now on; raises where there is none that can be run."""
+        """Offer the model in a folder or GGUF file from now on; raises where none can be run."""
         try:
             folder = folder.expanduser().resolve(strict=True)
         except (OSError, RuntimeError, ValueError):  # a name too long, `~nobody`, a NUL
             raise NotFound(
-                f"there is no folder {folder}", hint="give the folder of a model"
+                f"there is no folder or file {folder}", hint="give the folder or file of a model"
             ) from None
-        model = ModelId(folder.name)
+        model = model_id(folder)
         stored = describe_folder(model, folder, strict=True)
         if not stored.model.supported:
             raise UsageError(f"{folder} cannot be run: {stored.model.reason}")
@@ -59,7 +62,7 @@ class ModelStore:
         if known is not None and known.model.path != str(folder):
             raise UsageError(
                 f"another model is called `{model}` here: {known.model.path}",
-                hint="rename one of the folders",
+                hint="rename one of them",
             )
         if folder not in self._named:
             self._named.append(folder)
@@ -77,18 +80,38 @@ class ModelStore:
         folders = []
         if demo_model().is_dir():
             folders.append((DEMO, demo_model()))
-        folders += [(ModelId(folder.name), folder) for folder in self._named]
-        if self._models_home.is_dir():
-            inside = sorted(path for path in self._models_home.iterdir() if path.is_dir())
-            folders += [(ModelId(path.name), path) for path in inside]
-        return folders
+        own = models_in(self._models_home) if self._models_home.is_dir() else []
+        return folders + [(model_id(path), path) for path in [*self._named, *own]]
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path is one model: a folder with a config, or the (first) file of a GGUF."""
+    return (path / CONFIG_NAME).is_file() or (path.is_file() and is_first_file(path))
+
+
+def models_in(folder: Path) -> list[Path]:
+    """The models in a folder and in the folders inside, which may hold several GGUF files."""
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if is_model(path):
+            found.append(path)
+        elif path.is_dir():
+            found += sorted(file for file in path.glob(f"*{SUFFIX}") if is_model(file))
+    return found
+
+
+def model_id(path: Path) -> ModelId:
+    """A model is called as its folder, or as its GGUF file without number and suffix."""
+    return ModelId(model_name(path) if path.suffix == SUFFIX else path.name)
 
 
 def describe_folder(model: ModelId, folder: Path, *, strict: bool = False) -> Stored:
-    """The model in a folder; `strict` raises where it cannot be read, else that is its reason."""
+    """The model at a path; `strict` raises where it cannot be read, else that is its reason."""
     try:
-        if not folder.is_dir():
-            raise NotFound(f"there is no folder {folder}", hint="give the folder of a model")
+        if not folder.exists():
+            raise NotFound(
+                f"there is no folder or file {folder}", hint="give the folder or file of a model"
+            )
         description = describe(folder)
     except GanglineError as error:
         if strict:

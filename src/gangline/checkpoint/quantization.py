@@ -1,0 +1,185 @@
+"""How a checkpoint's config says that weights are quantized; knows no tensor.
+
+Each method that a config may name is a struct, or an error that names it. Which tensors really
+are quantized, the files say (`parts.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gangline.checkpoint.faults import bad_field
+
+MLX_BITS = (2, 3, 4, 5, 6, 8)
+MLX_GROUP_SIZES = (32, 64, 128)
+MLX_MODES = ("affine", "mxfp4")
+PACKED_BITS = (2, 4, 8)  # of GPTQ, AWQ, compressed-tensors: a word holds whole codes
+
+
+class GroupAffine(msgspec.Struct, frozen=True):
+    """How the numbers of a quantized matrix are meant: `w = scale * q + offset` per group."""
+
+    bits: int
+    group_size: int
+
+
+class Quantization(msgspec.Struct, frozen=True, tag="mlx"):
+    """MLX's `quantization`: one form for all matrices, and the modules that differ.
+
+    An override of `None` says that the module is dense.
+    """
+
+    default: GroupAffine
+    overrides: dict[str, GroupAffine | None] = {}
+
+    def of(self, module: str) -> GroupAffine | None:
+        """The form of module `model.layers.0.mlp.up_proj`, say."""
+        return self.overrides.get(module, self.default)
+
+
+class Gptq(msgspec.Struct, frozen=True, tag="gptq"):
+    """`zero_offset` is 1 in the first version, whose files hold zero points less one."""
+
+    bits: int
+    zero_offset: int
+
+
+class Awq(msgspec.Struct, frozen=True, tag="awq"):
+    """The `gemm` order of 4-bit codes, with zero points."""
+
+    bits: int = 4
+
+
+class Packed(msgspec.Struct, frozen=True, tag="packed"):
+    """compressed-tensors' `pack-quantized`."""
+
+    bits: int
+
+
+class Fp8(msgspec.Struct, frozen=True, tag="fp8"):
+    """E4M3 numbers, one inverse scale for each block of rows x columns."""
+
+    rows: int
+    columns: int
+
+
+class Mxfp4(msgspec.Struct, frozen=True, tag="mxfp4"):
+    """Blocks of 32 FP4 numbers with a power of two: gpt-oss's experts."""
+
+
+Method = Quantization | Gptq | Awq | Packed | Fp8 | Mxfp4
+
+
+def quantization_of(config: Mapping[str, Any], file: Path) -> Method | None:
+    """The method that a config names, if any; `CheckpointError` where it cannot be run."""
+    own, other = _object(config.get("quantization")), _object(config.get("quantization_config"))
+    if own or (other and "quant_method" not in other):
+        return _mlx(file, own or other)
+    if not other:
+        return None
+    method = other["quant_method"]
+    if not isinstance(method, str) or method not in _READERS:
+        raise bad_field(
+            file, "quantization_config", method, f"one of {', '.join(_READERS)}, or MLX's"
+        )
+    return _READERS[method](file, other)
+
+
+def _mlx(file: Path, found: dict[str, Any]) -> Quantization:
+    overrides: dict[str, GroupAffine | None] = {}
+    for name, value in found.items():
+        if value is False:
+            overrides[name] = None
+        elif isinstance(value, dict):
+            # The mode of a module that says none is affine, whatever all others have.
+            whole = {**found, "mode": None, **value}
+            overrides[name] = _group_affine(file, f"quantization.{name}", whole)
+    return Quantization(_group_affine(file, "quantization", found), overrides)
+
+
+def _group_affine(file: Path, name: str, value: dict[str, Any]) -> GroupAffine:
+    bits, group_size, mode = value.get("bits"), value.get("group_size"), value.get("mode")
+    if mode is not None and mode not in MLX_MODES:
+        raise bad_field(file, f"{name}.mode", mode, f"one of {', '.join(MLX_MODES)}")
+    if mode == "mxfp4" and (bits, group_size) != (4, 32):
+        raise bad_field(file, name, f"{bits} bits in groups of {group_size}", "mxfp4's 4 and 32")
+    if type(bits) is not int or bits not in MLX_BITS:
+        raise bad_field(file, f"{name}.bits", bits, f"one of {MLX_BITS}")
+    if type(group_size) is not int or group_size not in MLX_GROUP_SIZES:
+        raise bad_field(file, f"{name}.group_size", group_size, f"one of {MLX_GROUP_SIZES}")
+    return GroupAffine(bits, group_size)
+
+
+def _gptq(file: Path, found: dict[str, Any]) -> Gptq:
+    version = found.get("checkpoint_format", "gptq")
+    if version not in ("gptq", "gptq_v2"):
+        raise bad_field(file, "quantization_config.checkpoint_format", version, "gptq or gptq_v2")
+    return Gptq(_bits(file, found.get("bits")), 1 if version == "gptq" else 0)
+
+
+def _awq(file: Path, found: dict[str, Any]) -> Awq:
+    version = str(found.get("version", "gemm")).lower()
+    if version != "gemm":
+        raise bad_field(file, "quantization_config.version", version, "gemm")
+    bits = found.get("bits", found.get("w_bit"))
+    if bits != 4:
+        raise bad_field(file, "quantization_config.bits", bits, "4")
+    return Awq()
+
+
+def _packed(file: Path, found: dict[str, Any]) -> Packed:
+    form = found.get("format")
+    if form != "pack-quantized":
+        raise bad_field(file, "quantization_config.format", form, "pack-quantized")
+    bits = set()
+    for group in _object(found.get("config_groups")).values():
+        weights = _object(_object(group).get("weights"))
+        if weights.get("type", "int") != "int":
+            raise bad_field(file, "quantization_config weights.type", weights.get("type"), "int")
+        bits.add(_bits(file, weights.get("num_bits")))
+    if len(bits) != 1:
+        raise bad_field(
+            file, "quantization_config.config_groups", sorted(bits), "one number of bits"
+        )
+    return Packed(bits.pop())
+
+
+def _fp8(file: Path, found: dict[str, Any]) -> Fp8:
+    size = found.get("weight_block_size")
+    if not (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(type(n) is int and 1 <= n <= 65_536 for n in size)
+    ):
+        raise bad_field(file, "quantization_config.weight_block_size", size, "[rows, columns]")
+    form = found.get("fmt", "e4m3")
+    if form != "e4m3":
+        raise bad_field(file, "quantization_config.fmt", form, "e4m3")
+    return Fp8(*size)
+
+
+def _mxfp4(file: Path, found: dict[str, Any]) -> Mxfp4:
+    return Mxfp4()
+
+
+def _bits(file: Path, value: Any) -> int:
+    if type(value) is not int or value not in PACKED_BITS:
+        raise bad_field(file, "quantization_config: bits", value, f"one of {PACKED_BITS}")
+    return value
+
+
+_READERS: dict[str, Callable[[Path, dict[str, Any]], Method]] = {
+    "gptq": _gptq,
+    "awq": _awq,
+    "compressed-tensors": _packed,
+    "fp8": _fp8,
+    "mxfp4": _mxfp4,
+}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
