@@ -6,18 +6,14 @@ The fixtures are made by `python -m tools.conformance record`; `make conformance
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gangline.checkpoint.families import FAMILIES
-from tests.engine.conformance import Case, decode_error, lanes_error, prefill_error
-from tests.make_checkpoint import write_safetensors
+from tests.engine.conformance import decode_error, lanes_error, prefill_error
+from tests.engine.fixtures import FIXTURES, NAMES, family_of, read_case, read_fixture
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "families"
-NAMES = sorted(file.stem for file in FIXTURES.glob("*.npz"))
 BOUND = 1e-4  # of the largest logit
 
 # What a back end needs besides gangline itself.
@@ -25,25 +21,6 @@ BACKENDS = {"reference": "numpy", "cpu": "gangline._kernels"}
 
 # Families that the kernels can run so far.
 ON_CPU = {"llama", "qwen3", "olmo2", "granite", "smollm3"}
-
-
-def read_case(name: str, folder: Path) -> Case:
-    """A fixture's checkpoint, written into `folder`, with its prompts and logits."""
-    with np.load(FIXTURES / f"{name}.npz") as file:
-        arrays = dict(file)
-    (folder / "config.json").write_bytes(arrays["config"].tobytes())
-    weights = {
-        path.removeprefix("weights/"): array
-        for path, array in arrays.items()
-        if path.startswith("weights/")
-    }
-    write_safetensors(folder / "model.safetensors", weights)
-    numbers = range(sum(path.startswith("ids/") for path in arrays))
-    return Case(
-        folder,
-        [arrays[f"ids/{number}"] for number in numbers],
-        [arrays[f"logits/{number}"] for number in numbers],
-    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -54,7 +31,7 @@ def test_logits_are_those_of_transformers(
     """Prefill in one step, token by token, and lanes of different lengths in one batch."""
     if importlib.util.find_spec(BACKENDS[backend]) is None:
         pytest.skip(f"{BACKENDS[backend]} is not installed")
-    if backend == "cpu" and name.partition("-")[0] not in ON_CPU:
+    if backend == "cpu" and family_of(name) not in ON_CPU:
         request.applymarker(pytest.mark.xfail(strict=True, reason="the kernels cannot yet"))
     case = read_case(name, tmp_path)
     assert prefill_error(case, backend) <= BOUND
@@ -63,12 +40,10 @@ def test_logits_are_those_of_transformers(
 
 
 def test_every_family_has_a_fixture() -> None:
-    assert {name.partition("-")[0] for name in NAMES} == set(FAMILIES)
+    assert {family_of(name) for name in NAMES} == set(FAMILIES)
     for name in NAMES:
-        with np.load(FIXTURES / f"{name}.npz") as file:
-            config = json.loads(file["config"].tobytes())
-        architectures = FAMILIES[name.partition("-")[0]].architectures
-        assert config["architectures"][0] in architectures, name
+        config, _, _ = read_fixture(name)
+        assert config["architectures"][0] in FAMILIES[family_of(name)].architectures, name
 
 
 def test_fixtures_are_small() -> None:

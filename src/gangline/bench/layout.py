@@ -159,7 +159,7 @@ class _Layout:
             modules = f"{module}.gate_proj", f"{module}.up_proj", f"{module}.down_proj"
             yield from self._gated(modules, mlp.width, (n_experts,), self.family.interleaved)
         elif self.family.interleaved:
-            yield from self._fused(at + names.fused, mlp)
+            yield from self._fused(f"{at}mlp.experts", mlp)
         else:
             for expert in range(n_experts):
                 module = at + names.expert.format(expert=expert)
