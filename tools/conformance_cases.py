@@ -28,7 +28,7 @@ LLAMA3_ROPE = {
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
+    "original_max_position_embeddings": 128,
 }
 YARN = {
     "rope_type": "yarn",
@@ -36,7 +36,7 @@ YARN = {
     "factor": 8.0,
     "beta_fast": 8.0,
     "beta_slow": 1.0,
-    "original_max_position_embeddings": 32,
+    "original_max_position_embeddings": 128,
 }
 SIX_FACTORS = [1.0, 1.1, 1.25, 1.5, 2.0, 3.0]
 LONGROPE = {

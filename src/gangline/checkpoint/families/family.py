@@ -43,7 +43,6 @@ class Names(msgspec.Struct, frozen=True):
     expert_up: str = "up_proj"
     expert_down: str = "down_proj"
     stacked: str = "mlp.switch_mlp"  # all experts in one tensor each, as MLX stores them
-    fused: str = "mlp.experts"  # the same with `gate_up_proj`, as transformers 5 keeps them
     shared: str = "mlp.shared_experts"
     shared_gate: str = "mlp.shared_expert_gate"
 
