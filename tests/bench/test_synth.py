@@ -53,7 +53,8 @@ def test_a_checkpoint_decodes(tmp_path: Path, shape: str, quant: str) -> None:
     found = describe(tmp_path / "model")
     assert found.supported and found.family == "llama" and found.n_layers == 3
     assert (found.size_bytes, written.n_files) == (written.size_bytes, 1)
-    assert found.shape is not None and found.shape.rope_scaling.kind == "llama3"
+    assert found.shape is not None
+    assert found.shape.layers[0].mixer.rope.scaling.kind == "llama3"
     logits = Chain(tmp_path / "model").run(list(range(9)))
     reference = Chain(tmp_path / "model", backend="reference").run(list(range(9)))
     assert np.isfinite(logits).all()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gangline.checkpoint.config import read_shape, shape_of
-from gangline.checkpoint.shape import GroupAffine, RopeScaling
+from gangline.checkpoint.shape import GroupAffine, Mlp, Rope, RopeScaling
 from gangline.errors import CheckpointError, NotFound
 
 # The fields of https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct that matter here.
@@ -51,13 +51,16 @@ def parse(**changes: Any) -> Any:
 def test_a_real_config() -> None:
     shape = parse()
     assert (shape.family, shape.n_layers, shape.hidden, shape.vocab) == ("llama", 16, 2048, 128256)
-    assert (shape.n_heads, shape.n_kv_heads, shape.head_dim, shape.ffn) == (32, 8, 64, 8192)
+    layer = shape.layers[7]
+    rules = layer.mixer.rules
+    assert (rules.n_heads, rules.n_kv_heads, rules.head_dim, rules.value_dim) == (32, 8, 64, 64)
+    assert (rules.scale, rules.window, layer.mlp) == (0.125, 0, Mlp(8192))
     assert (shape.context, shape.tied, shape.activation) == (131072, True, "silu")
-    assert shape.rope_scaling == RopeScaling("llama3", 32.0, 1.0, 4.0, 8192)
-    assert (shape.rope_theta, shape.norm_eps) == (500000.0, 1e-5)
+    assert layer.mixer.rope == Rope(64, 5e5, RopeScaling("llama3", 32.0, 1.0, 4.0, 8192))
+    assert shape.norm_eps == 1e-5
     assert shape.eos_ids == (128001, 128008, 128009)
     assert shape.quantization is None
-    assert shape.cache_bytes_per_token(16, "f32") == 2 * 8 * 64 * 4 * 16
+    assert shape.cache_bytes_per_token("f32") == (2 * 8 * 64 * 4,) * 16
 
 
 def test_what_may_be_missing_has_a_default() -> None:
@@ -68,8 +71,9 @@ def test_what_may_be_missing_has_a_default() -> None:
         tie_word_embeddings=...,
         eos_token_id=...,
     )
-    assert (shape.head_dim, shape.n_kv_heads, shape.tied, shape.eos_ids) == (64, 32, False, ())
-    assert shape.rope_scaling == RopeScaling()
+    mixer = shape.layers[0].mixer
+    assert (mixer.rules.head_dim, mixer.rules.n_kv_heads, mixer.rope) == (64, 32, Rope(64, 5e5))
+    assert (shape.tied, shape.eos_ids) == (False, ())
 
 
 def test_rope_parameters_of_newer_transformers() -> None:
@@ -78,9 +82,9 @@ def test_rope_parameters_of_newer_transformers() -> None:
         rope_scaling=...,
         rope_parameters={"rope_theta": 7e5, "rope_type": "default"},
     )
-    assert (shape.rope_theta, shape.rope_scaling.kind) == (7e5, "default")
+    assert shape.layers[0].mixer.rope == Rope(64, 7e5)
     linear = parse(rope_scaling={"type": "linear", "factor": 2.0})
-    assert linear.rope_scaling == RopeScaling("linear", 2.0)
+    assert linear.layers[0].mixer.rope.scaling == RopeScaling("linear", 2.0)
 
 
 def test_mlx_quantization_with_overrides() -> None:
@@ -128,7 +132,9 @@ WRONG = [
     ("tie_word_embeddings", "yes"),
     ("hidden_act", "mish"),
     ("hidden_act", ["silu"]),
-    ("rope_scaling", {"rope_type": "yarn", "factor": 4}),
+    ("rope_scaling", {"rope_type": "dynamic", "factor": 4}),
+    ("rope_scaling", {"rope_type": "yarn", "factor": 4, "beta_fast": 1, "beta_slow": 2}),
+    ("rope_scaling", {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}),
     ("rope_scaling", {"rope_type": "linear"}),
     ("rope_scaling", {"rope_type": "llama3", "factor": 8, "high_freq_factor": 1.0}),
     ("quantization", {"group_size": 64, "bits": 7}),
@@ -160,7 +166,8 @@ def test_junk_gives_a_shape_or_our_error(name: str, value: Any) -> None:
         shape = parse(**{name: value})
     except CheckpointError:
         return
-    assert shape.n_heads % shape.n_kv_heads == 0
+    rules = shape.layers[0].mixer.rules
+    assert rules.n_heads % rules.n_kv_heads == 0
 
 
 @pytest.mark.parametrize("text", [b"", b"[1]", b"{", b"\xff", b"[" * 10**5])

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from gangline.checkpoint.shape import RopeScaling
+from gangline.checkpoint.shape import Rope, RopeScaling
 from gangline.engine.rope import cos_sin, frequencies
 
 LLAMA3 = RopeScaling("llama3", 32.0, 1.0, 4.0, 8192)
 
 
 def test_angles_of_plain_rope() -> None:
-    table = cos_sin(50, 8, 10000.0, RopeScaling())
+    table = cos_sin(50, Rope(8, 10000.0))
     assert table.shape == (50, 2, 4) and table.dtype == np.float32
     for position in (0, 1, 49):
         for i in range(4):
@@ -24,15 +24,15 @@ def test_angles_of_plain_rope() -> None:
 
 
 def test_linear_scaling_stretches_positions() -> None:
-    plain = cos_sin(20, 16, 1e4, RopeScaling())
-    stretched = cos_sin(40, 16, 1e4, RopeScaling("linear", 2.0))
+    plain = cos_sin(20, Rope(16, 1e4))
+    stretched = cos_sin(40, Rope(16, 1e4, RopeScaling("linear", 2.0)))
     assert (stretched[::2] == plain).all()
 
 
 def test_llama3_scaling() -> None:
     """As Meta's reference code computes it, frequency by frequency."""
-    plain = frequencies(64, 500000.0, RopeScaling())
-    found = frequencies(64, 500000.0, LLAMA3)
+    plain = frequencies(Rope(64, 500000.0), 64)
+    found = frequencies(Rope(64, 500000.0, LLAMA3), 64)
     kinds = set()
     for frequency, scaled in zip(plain.astype(np.float64), found, strict=True):
         wavelength = 2 * math.pi / frequency

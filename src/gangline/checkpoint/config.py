@@ -1,7 +1,7 @@
 """`config.json` (Hugging Face, MLX) → `ModelShape`; knows no tensor and no array library.
 
-Which architectures there are is a table; reading one that is not in it is an error that names
-it. Everything else a config says is checked before it is believed.
+What an architecture means is its family's affair (`families/`); reading one that is not there is an
+error that names it. Everything else a config says is checked before it is believed.
 """
 
 from __future__ import annotations
@@ -11,37 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gangline.checkpoint.shape import (
-    Activation,
-    GroupAffine,
-    ModelShape,
-    Quantization,
-    RopeKind,
-    RopeScaling,
-)
+from gangline.checkpoint.families import ARCHITECTURES, MODEL_TYPES
+from gangline.checkpoint.fields import Fields
+from gangline.checkpoint.shape import GroupAffine, ModelShape, Quantization
 from gangline.errors import CheckpointError, NotFound
 
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
-MAX_LAYERS = 4096
-MAX_SIZE = 2**31 - 1
-
-# Architecture of config.json → our family.
-ARCHITECTURES = {"LlamaForCausalLM": "llama"}
-
-# `hidden_act` of config.json → our name.
-ACTIVATIONS: dict[str, Activation] = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu2": "relu2",
-}
-
-ROPE_KINDS: dict[str, RopeKind] = {"default": "default", "linear": "linear", "llama3": "llama3"}
 
 BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
@@ -65,9 +42,9 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     names = config.get("architectures")
     if isinstance(names, list) and names and isinstance(names[0], str):
         return names[0][:200]
-    model_type = config.get("model_type")
     # MLX checkpoints sometimes keep the model type only.
-    return "LlamaForCausalLM" if model_type == "llama" else ""
+    model_type = config.get("model_type")
+    return MODEL_TYPES.get(model_type, "") if isinstance(model_type, str) else ""
 
 
 def read_shape(folder: Path) -> ModelShape:
@@ -79,103 +56,35 @@ def shape_of(config: Mapping[str, Any], generation: Mapping[str, Any], folder: P
     """Check a config and keep what running the model needs."""
     file = folder / CONFIG_NAME
     architecture = architecture_of(config)
-    if architecture not in ARCHITECTURES:
+    family = ARCHITECTURES.get(architecture)
+    if family is None:
+        name = architecture or str(config.get("model_type", ""))[:200]
         raise CheckpointError(
-            f"{file}: architecture `{architecture}` is not supported",
+            f"{file}: architecture `{name}` is not supported",
             hint=f"Supported: {', '.join(ARCHITECTURES)}.",
         )
-    fields = _Fields(file, config)
-    n_heads = fields.count("num_attention_heads")
-    n_kv_heads = fields.count("num_key_value_heads", n_heads)
-    hidden = fields.count("hidden_size")
-    head_dim = fields.count("head_dim", hidden // n_heads)
-    if n_heads % n_kv_heads:
-        raise fields.bad("num_key_value_heads", n_kv_heads, f"a divisor of {n_heads}")
-    if head_dim % 2 or head_dim > 512:
-        raise fields.bad("head_dim", head_dim, "an even number up to 512")
-    rope = _object(config.get("rope_parameters")) or _object(config.get("rope_scaling"))
-    theta = rope.get("rope_theta", config.get("rope_theta", 10000.0))
-    return ModelShape(
+    text = config.get(family.text_config) if family.text_config else None
+    merged = {**config, **text} if isinstance(text, dict) else config
+    given = {name: value for name, value in merged.items() if value is not None}
+    fields = Fields(file, {**merged, **family.defaults, **given})
+    layers = tuple(family.layers(fields))
+    shape = ModelShape(
         architecture=architecture,
-        family=ARCHITECTURES[architecture],
-        n_layers=fields.count("num_hidden_layers", limit=MAX_LAYERS),
-        hidden=hidden,
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
-        head_dim=head_dim,
-        ffn=fields.count("intermediate_size"),
+        family=family.name,
+        layers=layers,
+        hidden=fields.count("hidden_size"),
         vocab=fields.count("vocab_size"),
         context=fields.count("max_position_embeddings", 2048),
-        norm_eps=fields.positive("rms_norm_eps", config.get("rms_norm_eps", 1e-6)),
-        rope_theta=fields.positive("rope_theta", theta),
-        rope_scaling=_rope_scaling(fields, rope),
+        norm_eps=fields.positive(f"{family.norm}_norm_eps", 1e-6),
         tied=fields.flag("tie_word_embeddings", False),
-        activation=_activation(fields),
         quantization=_quantization(fields),
         eos_ids=_eos_ids(config, generation),
+        **{"activation": fields.activation(), **family.extras(fields)},
     )
+    return shape
 
 
-class _Fields:
-    """Typed access to a config, with errors that name the file and the field."""
-
-    def __init__(self, file: Path, config: Mapping[str, Any]) -> None:
-        self.file = file
-        self.config = config
-
-    def bad(self, name: str, value: object, expected: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.file}: `{name}` is {str(value)[:200]!r}, expected {expected}",
-            hint="The file is damaged, or made for something that this version cannot run.",
-        )
-
-    def count(self, name: str, default: int | None = None, limit: int = MAX_SIZE) -> int:
-        value = self.config.get(name)
-        if value is None:
-            value = default
-        if type(value) is not int or not 1 <= value <= limit:
-            raise self.bad(name, value, f"a whole number from 1 to {limit}")
-        return value
-
-    def positive(self, name: str, value: Any) -> float:
-        if type(value) not in (int, float) or not 0 < value < 1e30:
-            raise self.bad(name, value, "a positive number")
-        return float(value)
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self.config.get(name)
-        if value is None:
-            value = default
-        if type(value) is not bool:
-            raise self.bad(name, value, "true or false")
-        return value
-
-
-def _activation(fields: _Fields) -> Activation:
-    name = fields.config.get("hidden_act", "silu")
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise fields.bad("hidden_act", name, f"one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
-
-
-def _rope_scaling(fields: _Fields, rope: dict[str, Any]) -> RopeScaling:
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if not isinstance(kind, str) or kind not in ROPE_KINDS:
-        raise fields.bad("rope_scaling", kind, f"one of {', '.join(ROPE_KINDS)}")
-    if kind == "default":
-        return RopeScaling()
-    factor = fields.positive("rope_scaling.factor", rope.get("factor"))
-    if kind == "linear":
-        return RopeScaling("linear", factor)
-    original = rope.get("original_max_position_embeddings", 8192)
-    low = fields.positive("rope_scaling.low_freq_factor", rope.get("low_freq_factor", 1.0))
-    high = fields.positive("rope_scaling.high_freq_factor", rope.get("high_freq_factor", 4.0))
-    if high <= low:
-        raise fields.bad("rope_scaling.high_freq_factor", high, f"more than {low}")
-    return RopeScaling("llama3", factor, low, high, int(fields.positive("rope_scaling", original)))
-
-
-def _quantization(fields: _Fields) -> Quantization | None:
+def _quantization(fields: Fields) -> Quantization | None:
     found = _object(fields.config.get("quantization"))
     if not found:
         other = _object(fields.config.get("quantization_config"))
@@ -196,7 +105,7 @@ def _quantization(fields: _Fields) -> Quantization | None:
     return Quantization(_group_affine(fields, "quantization", found), overrides)
 
 
-def _group_affine(fields: _Fields, name: str, value: dict[str, Any]) -> GroupAffine:
+def _group_affine(fields: Fields, name: str, value: dict[str, Any]) -> GroupAffine:
     bits, group_size, mode = value.get("bits"), value.get("group_size"), value.get("mode")
     if mode not in (None, "affine"):
         raise fields.bad(f"{name}.mode", mode, "affine")

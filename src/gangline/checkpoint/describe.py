@@ -19,8 +19,11 @@ from gangline.checkpoint.headers import Entry, read_entries
 from gangline.checkpoint.shape import ModelShape
 from gangline.errors import CheckpointError
 
-_LAYER = re.compile(r"(?:^|\.)layers\.(\d{1,9})\.")
-_EMBEDDING = re.compile(r"(?:^|\.)embed_tokens\.")
+# Of a text model, alone or beside the other parts of a model that sees.
+_ROOT = r"^(?:language_model\.|model\.)*"
+_LAYER = re.compile(_ROOT + r"layers\.(\d{1,9})\.")
+_EMBEDDING = re.compile(_ROOT + r"embed_tokens\.")
+_OUTPUT = re.compile(_ROOT + r"(norm|lm_head)\.")
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -87,7 +90,7 @@ def describe(folder: Path | str) -> Description:
 
 
 def sizes_of(entries: Mapping[str, Entry], shape: ModelShape) -> Sizes:
-    """Sum the tensors by where they belong; what is in no layer and no embedding is output."""
+    """Sum the tensors by where they belong; those that do not serve the text count nowhere."""
     layers = [0] * shape.n_layers
     embedding = output = 0
     for name, entry in entries.items():
@@ -97,7 +100,7 @@ def sizes_of(entries: Mapping[str, Entry], shape: ModelShape) -> Sizes:
                 layers[int(layer[1])] += entry.n_bytes
         elif _EMBEDDING.search(name):
             embedding += entry.n_bytes
-        elif not (shape.tied and name.startswith("lm_head.")):
+        elif (part := _OUTPUT.search(name)) and not (shape.tied and part[1] == "lm_head"):
             output += entry.n_bytes
     return Sizes(tuple(layers), embedding, output)
 

@@ -109,16 +109,16 @@ def open_checkpoint(folder: Path | str) -> Checkpoint:
 
 def _check_quantized(
     weight: Entry, scales: Entry, offsets: Entry, form: GroupAffine
-) -> tuple[int, int]:
-    """Packed words, scales and offsets agree with each other; returns the matrix (N, K)."""
+) -> tuple[int, ...]:
+    """Packed words, scales and offsets agree with each other; returns (N, K) or (E, N, K)."""
     fits = (
         weight.dtype == "U32"
         and scales.dtype in _FLOATS
         and offsets.dtype == scales.dtype
-        and len(weight.shape) == len(scales.shape) == 2
+        and len(weight.shape) in (2, 3)  # 3: experts, stacked
         and offsets.shape == scales.shape
-        and weight.shape[0] == scales.shape[0]
-        and weight.shape[1] * 32 == scales.shape[1] * form.group_size * form.bits
+        and weight.shape[:-1] == scales.shape[:-1]
+        and weight.shape[-1] * 32 == scales.shape[-1] * form.group_size * form.bits
     )
     if not fits:
         raise CheckpointError(
@@ -127,4 +127,4 @@ def _check_quantized(
             f"{list(offsets.shape)} is not {form.bits}-bit in groups of {form.group_size}",
             hint="config.json and the weights belong to different conversions.",
         )
-    return weight.shape[0], scales.shape[1] * form.group_size
+    return *weight.shape[:-1], scales.shape[-1] * form.group_size

@@ -1,4 +1,4 @@
-"""A span of a model's layers, ready to run: weights, KV cache, and the block as operations.
+"""A span of a model's layers, ready to run: weights, caches, and what comes before and behind.
 
 Works for every family and back end, and mentions none by name. Knows no network: hidden states
 come and go as float32 arrays (T, D), and `Batch` says which row belongs to which sequence.
@@ -14,37 +14,20 @@ import numpy as np
 
 from gangline.checkpoint.model import Checkpoint
 from gangline.checkpoint.shape import ModelShape
-from gangline.checkpoint.tensors import Tensor
-from gangline.engine.families import FAMILIES, Family
+from gangline.engine.layers.block import Block, Norm, load_block, load_norm
+from gangline.engine.loader import OUTPUTS, Loader, Memory, Rows
 from gangline.engine.operations import F32, I32, Batch, CacheDtype, Operations
-from gangline.engine.rope import cos_sin
-from gangline.errors import CheckpointError, ContextTooLong, ProtocolError, UsageError
+from gangline.errors import ContextTooLong, ProtocolError, UsageError
 from gangline.facts import Span
 
 Progress = Callable[[float], None]
-
-
-class Layer(msgspec.Struct, frozen=True):
-    """One layer's weights and cache, in the back end's own form; a missing bias is `None`."""
-
-    attention_norm: Any  # (D,)
-    qkv: Any  # ((H + 2 KV) Dh, D)
-    qkv_bias: Any | None
-    attention_output: Any  # (D, H Dh)
-    attention_output_bias: Any | None
-    mlp_norm: Any  # (D,)
-    gate_up: Any  # (2 F, D)
-    gate_up_bias: Any | None
-    down: Any  # (D, F)
-    down_bias: Any | None
-    cache: Any
 
 
 class Head(msgspec.Struct, frozen=True):
     """What turns tokens into hidden states and back."""
 
     embedding: Any  # (V, D)
-    final_norm: Any  # (D,)
+    final_norm: Norm
     output: Any  # (V, D); the embedding itself where they are tied
 
 
@@ -75,22 +58,19 @@ class Decoder:
         self.span = span
         self.context = context
         self.lanes = lanes
-        self._scale = shape.head_dim**-0.5
-        loader = _Loader(checkpoint, operations)
+        loader = Loader(checkpoint, operations, Memory(lanes, context, cache_dtype))
         n_parts = len(span) + int(head)
-        self._head = loader.head() if head else None
+        self._head = _load_head(loader) if head else None
         if head:
             progress(1 / n_parts)
-        self._layers: list[Layer] = []
-        for layer in range(span.start, span.end):
-            cache = operations.cache(lanes, context, shape.n_kv_heads, shape.head_dim, cache_dtype)
-            self._layers.append(loader.layer(layer, cache))
+        self._layers: list[Block] = []
+        for number in range(span.start, span.end):
+            self._layers.append(load_block(loader, number, shape.layers[number]))
             progress((len(self._layers) + int(head)) / n_parts)
-        table = cos_sin(context, shape.head_dim, shape.rope_theta, shape.rope_scaling)
-        self._rope = operations.rope_table(table)
         self.weight_bytes = loader.n_bytes
-        per_token = shape.cache_bytes_per_token(len(span), cache_dtype)
-        self.cache_bytes = lanes * context * per_token
+        per_token = sum(shape.cache_bytes_per_token(cache_dtype)[span.start : span.end])
+        per_lane = sum(shape.state_bytes_per_lane()[span.start : span.end])
+        self.cache_bytes = lanes * (context * per_token + per_lane)
 
     def embed(self, ids: I32) -> F32:
         """ids (T,) -> (T, D)."""
@@ -99,7 +79,7 @@ class Decoder:
             wrong = next(int(id) for id in ids if not 0 <= id < self.shape.vocab)
             raise UsageError(f"token id {wrong}, the vocabulary has {self.shape.vocab}")
         ops = self.operations
-        return ops.to_numpy(ops.embed(self._head.embedding, ids))
+        return ops.to_numpy(ops.embed(self._head.embedding, ids, self.shape.embedding_scale))
 
     def forward(self, x: F32, batch: Batch) -> F32:
         """Run the span's layers over x (T, D); x may be used as the result's memory.
@@ -115,7 +95,7 @@ class Decoder:
             raise ProtocolError(f"{len(x)} rows of hidden states for a batch of {n_rows}")
         residual = ops.from_numpy(x)
         for layer in self._layers:
-            self._run_layer(layer, residual, prepared)
+            residual = layer.run(ops, residual, prepared)
         return ops.to_numpy(residual)
 
     def logits(self, x: F32, rows: I32) -> F32:
@@ -123,106 +103,24 @@ class Decoder:
         assert self._head is not None, "only the head has the output matrix"
         ops = self.operations
         chosen = ops.from_numpy(np.ascontiguousarray(x[rows], np.float32))
-        normed = ops.rms_norm(chosen, self._head.final_norm, self.shape.norm_eps)
-        return ops.to_numpy(ops.linear(normed, self._head.output))
-
-    def _run_layer(self, layer: Layer, residual: Any, batch: Any) -> None:
-        ops, shape = self.operations, self.shape
-        x = ops.rms_norm(residual, layer.attention_norm, shape.norm_eps)
-        qkv = ops.linear(x, layer.qkv, layer.qkv_bias)
-        ops.rope(qkv, self._rope, batch, shape.n_heads, shape.n_kv_heads)
-        x = ops.attend(qkv, layer.cache, batch, shape.n_heads, self._scale)
-        ops.linear_add(x, layer.attention_output, residual, layer.attention_output_bias)
-        x = ops.rms_norm(residual, layer.mlp_norm, shape.norm_eps)
-        ops.gated_mlp(
-            x,
-            layer.gate_up,
-            layer.down,
-            shape.activation,
-            residual,
-            layer.gate_up_bias,
-            layer.down_bias,
-        )
+        logits = ops.linear(self._head.final_norm.run(ops, chosen), self._head.output)
+        if self.shape.logit_cap:
+            logits = ops.soft_cap(logits, self.shape.logit_cap)
+        return ops.to_numpy(logits)
 
 
-class _Loader:
-    """Takes a family's tensors from a checkpoint, checks their shapes, hands them to a back end."""
-
-    def __init__(self, checkpoint: Checkpoint, operations: Operations) -> None:
-        self.checkpoint = checkpoint
-        self.shape = checkpoint.shape
-        self.operations = operations
-        self.family: Family = FAMILIES[checkpoint.shape.family]
-        self.n_bytes = 0  # of weights, as they lie in the files
-
-    def head(self) -> Head:
-        family, shape = self.family, self.shape
-        embedding = self._tensor(f"{family.embedding}.weight", (shape.vocab, shape.hidden))
-        if shape.tied:
-            output = self._weight(embedding)
-        else:
-            output = self._matrix((family.output, shape.vocab), columns=shape.hidden)
-        return Head(self.operations.table(embedding), self._norm(family.final_norm), output)
-
-    def layer(self, layer: int, cache: Any) -> Layer:
-        family, shape = self.family, self.shape
-        q_rows, kv_rows = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
-
-        def at(module: str) -> str:
-            return module.format(layer=layer)
-
-        qkv = (at(family.query), q_rows), (at(family.key), kv_rows), (at(family.value), kv_rows)
-        gate_up = (at(family.gate), shape.ffn), (at(family.up), shape.ffn)
-        attention_output = (at(family.attention_output), shape.hidden)
-        down = (at(family.down), shape.hidden)
-        return Layer(
-            attention_norm=self._norm(at(family.attention_norm)),
-            qkv=self._matrix(*qkv, columns=shape.hidden),
-            qkv_bias=self._bias(*qkv),
-            attention_output=self._matrix(attention_output, columns=q_rows),
-            attention_output_bias=self._bias(attention_output),
-            mlp_norm=self._norm(at(family.mlp_norm)),
-            gate_up=self._matrix(*gate_up, columns=shape.hidden),
-            gate_up_bias=self._bias(*gate_up),
-            down=self._matrix(down, columns=shape.ffn),
-            down_bias=self._bias(down),
-            cache=cache,
-        )
-
-    def _matrix(self, *modules: tuple[str, int], columns: int) -> Any:
-        """Modules of (name, rows), stacked."""
-        parts = [self._tensor(f"{name}.weight", (rows, columns)) for name, rows in modules]
-        return self._weight(*parts)
-
-    def _weight(self, *parts: Tensor) -> Any:
-        """A weight; back ends repack quantized tensors, so their pages are not needed again."""
-        weight = self.operations.weight(*parts)
-        for part in parts:
-            if part.quantized is not None:
-                self.checkpoint.forget(part)
-        return weight
-
-    def _norm(self, module: str) -> Any:
-        return self.operations.vector(self._tensor(f"{module}.weight", (self.shape.hidden,)))
-
-    def _bias(self, *modules: tuple[str, int]) -> Any | None:
-        """The stacked biases of modules; `None` where the checkpoint has none of them."""
-        names = [f"{name}.bias" for name, _ in modules]
-        if not any(name in self.checkpoint for name in names):
-            return None
-        parts = [self._tensor(f"{name}.bias", (rows,)) for name, rows in modules]
-        return self.operations.vector(*parts)
-
-    def _tensor(self, name: str, expected: tuple[int, ...]) -> Tensor:
-        tensor = self.checkpoint.tensor(name)
-        if tensor.shape != expected:
-            raise CheckpointError(
-                f"{self.checkpoint.path}: tensor `{name}` has shape {list(tensor.shape)}, "
-                f"config.json needs {list(expected)}",
-                hint="config.json and the weights belong to different models.",
-            )
-        self.n_bytes += tensor.n_bytes
-        return tensor
+def _load_head(loader: Loader) -> Head:
+    shape, ops = loader.shape, loader.operations
+    embedding = loader.tensor(f"{loader.root}embed_tokens.weight", (shape.vocab, shape.hidden))
+    if shape.tied:
+        output = ops.weight(embedding)
+        loader.forget(embedding)
+    else:
+        module = next((name for name in OUTPUTS if f"{name}.weight" in loader), OUTPUTS[0])
+        output = loader.matrix(Rows(module, shape.vocab), columns=shape.hidden)
+    # The scale of the logits is in the norm before them.
+    final_norm = load_norm(loader, f"{loader.root}norm", shape.logit_scale)
+    return Head(ops.table(embedding), final_norm, output)
 
 
 def _check(shape: ModelShape, span: Span, context: int, lanes: int) -> None:

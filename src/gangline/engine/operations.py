@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gangline.checkpoint.shape import Activation, CacheDtype, Scoring
+from gangline.checkpoint.shape import Activation, Attention, CacheDtype, DeltaNet, Routing
 from gangline.checkpoint.tensors import Tensor
 
 __all__ = [
@@ -55,62 +55,6 @@ class Batch(msgspec.Struct, frozen=True):
         rows = np.arange(int(ends[-1]) if len(ends) else 0, dtype=np.int32)
         positions = rows - first_rows + np.repeat(starts, counts)
         return Batch(slots, starts, counts, positions.astype(np.int32))
-
-
-class Attention(msgspec.Struct, frozen=True):
-    """Sizes and rules of one layer's attention; query head h uses key head h KV // H."""
-
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int  # Dh, of queries and keys
-    value_dim: int  # Dv; of values and of the result
-    scale: float  # of the scores
-    window: int = 0  # a row sees itself and the window - 1 positions before; 0: all before it
-    soft_cap: float = 0.0  # scores become cap tanh(score / cap); 0: they stay
-    shared_values: bool = False  # values are the first Dv numbers of the keys (latent attention)
-
-    @property
-    def width(self) -> int:
-        """Columns of the fused rows: H queries, then KV keys, then KV values unless shared."""
-        own = 0 if self.shared_values else self.n_kv_heads * self.value_dim
-        return (self.n_heads + self.n_kv_heads) * self.head_dim + own
-
-
-class Routing(msgspec.Struct, frozen=True):
-    """How a row chooses its experts from scores (E,).
-
-    `scoring`: "softmax" over all experts before the choice, "softmax_chosen" over the chosen ones
-    after it, or "sigmoid" of each. With a correction vector the choice is by score + correction,
-    the weights are of the scores alone. With groups, only the experts of the `n_active_groups`
-    groups with the largest sum of their two best (corrected) scores can be chosen. Of equal scores
-    the lower expert wins.
-    """
-
-    n_experts: int
-    n_active: int
-    scoring: Scoring = "softmax"
-    renormalize: bool = False  # weights of the chosen are divided by their sum
-    scale: float = 1.0  # of the weights, at the end
-    n_groups: int = 1
-    n_active_groups: int = 1
-
-
-class DeltaNet(msgspec.Struct, frozen=True):
-    """Sizes of a gated delta rule (linear attention): https://arxiv.org/abs/2412.06464.
-
-    Key head h of n_key_heads serves value heads h n_value_heads / n_key_heads and the following.
-    """
-
-    n_key_heads: int
-    n_value_heads: int
-    key_dim: int
-    value_dim: int
-    kernel: int  # taps of the causal convolution before it
-
-    @property
-    def width(self) -> int:
-        """Columns of the mixed rows: queries, keys (n_key_heads key_dim each), then values."""
-        return 2 * self.n_key_heads * self.key_dim + self.n_value_heads * self.value_dim
 
 
 class Operations(Protocol):
@@ -197,6 +141,10 @@ class Operations(Protocol):
         q (Dh,) and k (Dh,): each head by itself. q (H Dh,) and k (KV Dh,): all heads as one row.
         """
 
+    def gated_norm(self, x: Any, gate: Any, w: Any, eps: float) -> Any:
+        """x (T, H D), gate (T, H D), w (D,): RMS norm of each head of x by itself, times w, times
+        silu(gate); in place of x; returned."""
+
     def rope(self, qkv: Any, table: Any, batch: Any, rules: Attention) -> Any:
         """Rotate queries and keys of qkv (T, width) in place; returned.
 
@@ -259,7 +207,11 @@ class Operations(Protocol):
         bias: Any | None = None,
         correction: Any | None = None,
     ) -> tuple[Any, Any]:
-        """x (T, D), router (E, D) -> experts (T, n_active) int32, their weights (T, n_active)."""
+        """x (T, D), router (E, D) -> experts (T, n_active) int32, their weights (T, n_active).
+
+        `router` is of `weight`. bias (E,) is added to the scores before the scoring function,
+        correction (E,) after it and for the choice alone.
+        """
 
     def mixture(
         self,

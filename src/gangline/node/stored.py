@@ -117,7 +117,7 @@ def cost_of(description: Description) -> ModelCost | None:
         layer_bytes=description.layer_bytes,
         embedding_bytes=description.embedding_bytes,
         output_bytes=0 if shape.tied else description.output_bytes,
-        kv_bytes_per_token=shape.cache_bytes_per_token(1),
+        kv_bytes_per_token=max(shape.cache_bytes_per_token()),
         hidden_size=shape.hidden,
         max_context=shape.context,
     )

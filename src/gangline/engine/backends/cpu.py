@@ -7,6 +7,7 @@ releases the GIL; the threads are one pool per process.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,16 @@ from numpy.typing import NDArray
 from gangline import _kernels
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.backends.reference import dense
-from gangline.engine.operations import F32, I32, Activation, Batch, CacheDtype
+from gangline.engine.operations import (
+    F32,
+    I32,
+    Activation,
+    Attention,
+    Batch,
+    CacheDtype,
+    DeltaNet,
+    Routing,
+)
 from gangline.errors import CheckpointError, ProtocolError, UsageError
 
 DENSE = ("f32", "f16", "bf16")
@@ -48,15 +58,21 @@ class Cpu:
     def vector(self, *parts: Tensor) -> F32:
         return np.ascontiguousarray(np.concatenate([dense(part) for part in parts]), np.float32)
 
+    def experts(self, parts: Sequence[Sequence[Tensor]]) -> Any:
+        raise _cannot("mixtures of experts")
+
+    def head_weight(self, tensor: Tensor, n_heads: int) -> Any:
+        raise _cannot("latent attention")
+
     def cache(
-        self,
-        lanes: int,
-        context: int,
-        n_kv_heads: int,
-        head_dim: int,
-        dtype: CacheDtype = "f16",
+        self, lanes: int, context: int, rules: Attention, dtype: CacheDtype = "f16"
     ) -> _kernels.Cache:
-        return _kernels.Cache(lanes, context, n_kv_heads, head_dim, dtype)
+        if rules.window or rules.soft_cap or rules.shared_values:
+            raise _cannot("attention with a window, a soft cap or shared values")
+        return _kernels.Cache(lanes, context, rules.n_kv_heads, rules.head_dim, dtype)
+
+    def delta_state(self, lanes: int, rules: DeltaNet) -> Any:
+        raise _cannot("linear attention")
 
     def batch(self, batch: Batch, lanes: int, context: int) -> _kernels.Batch:
         try:
@@ -73,9 +89,11 @@ class Cpu:
     def table(self, tensor: Tensor) -> _kernels.Table:
         return _kernels.Table(*_arguments(tensor))
 
-    def embed(self, table: _kernels.Table, ids: I32) -> F32:
+    def embed(self, table: _kernels.Table, ids: I32, scale: float = 1.0) -> F32:
         y = np.empty((len(ids), table.k), np.float32)
         _kernels.embed(table, np.ascontiguousarray(ids, np.int32), y)
+        if scale != 1:
+            y *= np.float32(scale)
         return y
 
     def rms_norm(self, x: F32, w: F32, eps: float) -> F32:
@@ -88,25 +106,83 @@ class Cpu:
         _kernels.linear(x, w, bias, y, False)
         return y
 
-    def linear_add(
-        self, x: F32, w: _kernels.Weight, residual: F32, bias: F32 | None = None
-    ) -> None:
+    def layer_norm(self, x: F32, w: F32, eps: float) -> F32:
+        raise _cannot("layer norms")
+
+    def linear_add(self, x: F32, w: _kernels.Weight, residual: F32, bias: F32 | None = None) -> F32:
         _kernels.linear(x, w, bias, residual, True)
+        return residual
+
+    def linear_heads(self, x: F32, w: Any) -> F32:
+        raise _cannot("latent attention")
+
+    def add(self, residual: F32, x: F32, scale: float = 1.0) -> F32:
+        residual[:] = residual + np.float64(np.float32(scale)) * x
+        return residual
+
+    def sigmoid_gate(self, x: F32, gate: F32) -> F32:
+        raise _cannot("gates")
+
+    def soft_cap(self, x: F32, cap: float) -> F32:
+        raise _cannot("soft caps")
+
+    def split(self, x: F32, widths: Sequence[int], n_heads: int = 1) -> tuple[F32, ...]:
+        heads = x.reshape(len(x), n_heads, sum(widths))
+        parts = np.split(heads, np.cumsum(widths)[:-1], axis=2)
+        return tuple(np.array(part.reshape(len(x), -1)) for part in parts)
+
+    def join(self, parts: Sequence[F32], n_heads: int = 1) -> F32:
+        n_rows = len(parts[0])
+        heads = [part.reshape(n_rows, n_heads, -1) for part in parts]
+        return np.concatenate(heads, axis=2).reshape(n_rows, -1)
+
+    def head_norm(self, qkv: F32, q: F32, k: F32, rules: Attention, eps: float) -> F32:
+        end_q = rules.n_heads * rules.head_dim
+        end_k = end_q + rules.n_kv_heads * rules.head_dim
+        for rows, w in ((qkv[:, :end_q], q), (qkv[:, end_q:end_k], k)):
+            heads = np.ascontiguousarray(rows).reshape(-1, len(w))
+            rows[:] = self.rms_norm(heads, w, eps).reshape(rows.shape)
+        return qkv
+
+    def gated_norm(self, x: F32, gate: F32, w: F32, eps: float) -> F32:
+        raise _cannot("linear attention")
 
     def rope_table(self, cos_sin: F32) -> F32:
         return np.ascontiguousarray(cos_sin, np.float32)
 
-    def rope(
-        self, qkv: F32, table: F32, batch: _kernels.Batch, n_heads: int, n_kv_heads: int
-    ) -> None:
-        _kernels.rope(qkv, table, batch, n_heads, n_kv_heads)
+    def rope(self, qkv: F32, table: F32, batch: _kernels.Batch, rules: Attention) -> F32:
+        if 2 * table.shape[2] != rules.head_dim:
+            raise _cannot("heads that rotate in part")
+        _kernels.rope(qkv, table, batch, rules.n_heads, rules.n_kv_heads)
+        return qkv
 
     def attend(
-        self, qkv: F32, cache: _kernels.Cache, batch: _kernels.Batch, n_heads: int, scale: float
+        self,
+        qkv: F32,
+        cache: _kernels.Cache,
+        batch: _kernels.Batch,
+        rules: Attention,
+        sinks: F32 | None = None,
     ) -> F32:
-        out = np.empty((len(qkv), n_heads * cache.head_dim), np.float32)
-        _kernels.attend(qkv, cache, batch, n_heads, scale, out)
+        if sinks is not None:
+            raise _cannot("attention with sinks")
+        out = np.empty((len(qkv), rules.n_heads * rules.value_dim), np.float32)
+        _kernels.attend(qkv, cache, batch, rules.n_heads, rules.scale, out)
         return out
+
+    def delta_net(
+        self,
+        mixed: F32,
+        beta: F32,
+        decay: F32,
+        state: Any,
+        batch: _kernels.Batch,
+        rules: DeltaNet,
+        convolution: F32,
+        decay_log: F32,
+        decay_bias: F32,
+    ) -> F32:
+        raise _cannot("linear attention")
 
     def gated_mlp(
         self,
@@ -114,11 +190,37 @@ class Cpu:
         gate_up: _kernels.Weight,
         down: _kernels.Weight,
         act: Activation,
-        residual: F32,
+        residual: F32 | None,
         gate_up_bias: F32 | None = None,
         down_bias: F32 | None = None,
-    ) -> None:
-        _kernels.gated_mlp(x, gate_up, down, act, residual, gate_up_bias, down_bias)
+    ) -> F32:
+        y = np.zeros((len(x), down.n), np.float32) if residual is None else residual
+        _kernels.gated_mlp(x, gate_up, down, act, y, gate_up_bias, down_bias)
+        return y
+
+    def route(
+        self,
+        x: F32,
+        router: _kernels.Weight,
+        rules: Routing,
+        bias: F32 | None = None,
+        correction: F32 | None = None,
+    ) -> tuple[I32, F32]:
+        raise _cannot("mixtures of experts")
+
+    def mixture(
+        self,
+        x: F32,
+        experts: I32,
+        weights: F32,
+        gate_up: Any,
+        down: Any,
+        act: Activation,
+        residual: F32 | None,
+        gate_up_bias: F32 | None = None,
+        down_bias: F32 | None = None,
+    ) -> F32:
+        raise _cannot("mixtures of experts")
 
     def to_numpy(self, x: F32) -> F32:
         return x
@@ -127,6 +229,12 @@ class Cpu:
         if x.dtype == np.float32 and x.flags.c_contiguous and x.flags.writeable:
             return x
         return np.array(x, np.float32, order="C")
+
+
+def _cannot(what: str) -> CheckpointError:
+    return CheckpointError(
+        f"the back end `cpu` cannot run {what} yet", hint="Use the back end `reference`."
+    )
 
 
 def _add_part(weight: _kernels.Weight, tensor: Tensor) -> None:

@@ -1,0 +1,79 @@
+"""Layers that several families have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gangline.checkpoint.fields import Fields
+from gangline.checkpoint.rotation import rope_of
+from gangline.checkpoint.shape import (
+    HeadNorm,
+    LayerShape,
+    Mixture,
+    Mlp,
+    Rope,
+    Routing,
+    SelfAttention,
+)
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def dense_mlp(fields: Fields) -> Mlp:
+    return Mlp(fields.count("intermediate_size"))
+
+
+def uniform(fields: Fields, mlp: Mlp | Mixture, *, window: int = 0) -> Sequence[LayerShape]:
+    """The same attention in every layer."""
+    rules = fields.attention(window=window)
+    attention = SelfAttention(rules, rope_of(fields, rules.head_dim))
+    return [LayerShape(attention, mlp)] * fields.n_layers
+
+
+def windowed(
+    fields: Fields,
+    rope: Rope | None,
+    kinds: Sequence[str],
+    window: int,
+    *,
+    head_norm: HeadNorm = "none",
+) -> list[SelfAttention]:
+    """Attention of layers that differ in their window: `kinds` says which see only that far."""
+    return [
+        SelfAttention(
+            fields.attention(window=window if kind == SLIDING else 0), rope, head_norm=head_norm
+        )
+        for kind in kinds
+    ]
+
+
+def sliding_window(fields: Fields, default: int = 0) -> int:
+    """`sliding_window`; 0 where the config says there is none."""
+    if "sliding_window" in fields.config and fields.config["sliding_window"] is None:
+        return 0
+    return fields.count_or_zero("sliding_window", default)
+
+
+def qwen_kinds(fields: Fields) -> tuple[str, ...]:
+    """Qwen's layers see everything, unless `use_sliding_window`: then up to the first
+    `max_window_layers` of them."""
+    n_layers = fields.n_layers
+    first = fields.count_or_zero("max_window_layers", 28)
+    sliding = fields.flag("use_sliding_window", False) and sliding_window(fields, 4096) > 0
+    default = [SLIDING if sliding and layer >= first else FULL for layer in range(n_layers)]
+    return fields.layer_types((FULL, SLIDING), default)
+
+
+def softmax_mixture(fields: Fields, *, renormalize: bool) -> Mixture:
+    """Experts chosen by a softmax over all of them, as Qwen names the fields."""
+    n_experts = fields.count("num_experts", fields.get("num_local_experts"))
+    n_active = fields.count("num_experts_per_tok", limit=n_experts)
+    routing = Routing(n_experts, n_active, renormalize=renormalize)
+    return Mixture(routing, fields.count("moe_intermediate_size"))
+
+
+def sparse_layers(fields: Fields) -> list[bool]:
+    """Which layers have experts: `decoder_sparse_step` and `mlp_only_layers`."""
+    step = fields.count("decoder_sparse_step", 1)
+    dense = set(fields.whole_numbers("mlp_only_layers") or ())
+    return [(layer + 1) % step == 0 and layer not in dense for layer in range(fields.n_layers)]

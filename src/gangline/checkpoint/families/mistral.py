@@ -1,0 +1,18 @@
+"""Mistral 7B and the models of its block: Llama's, with a window in the first version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gangline.checkpoint.families.common import dense_mlp, sliding_window, uniform
+from gangline.checkpoint.families.family import Family
+from gangline.checkpoint.fields import Fields
+from gangline.checkpoint.shape import LayerShape
+
+
+def layers(fields: Fields) -> Sequence[LayerShape]:
+    fields.only("layer_types")  # Ministral's alternating layers
+    return uniform(fields, dense_mlp(fields), window=sliding_window(fields, 4096))
+
+
+FAMILY = Family(name="mistral", architectures=("MistralForCausalLM",), layers=layers)

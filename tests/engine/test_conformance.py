@@ -1,0 +1,76 @@
+"""Every family's logits are those of Hugging Face transformers in float32, on every back end.
+
+The fixtures are made by `python -m tools.conformance record`; `make conformance` compares live.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gangline.checkpoint.families import FAMILIES
+from tests.engine.conformance import Case, decode_error, lanes_error, prefill_error
+from tests.make_checkpoint import write_safetensors
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "families"
+NAMES = sorted(file.stem for file in FIXTURES.glob("*.npz"))
+BOUND = 1e-4  # of the largest logit
+
+# What a back end needs besides gangline itself.
+BACKENDS = {"reference": "numpy", "cpu": "gangline._kernels"}
+
+# Families that the kernels cannot run yet.
+NOT_ON_CPU = {"mistral", "mixtral", "qwen2", "qwen3_moe"}
+
+
+def read_case(name: str, folder: Path) -> Case:
+    """A fixture's checkpoint, written into `folder`, with its prompts and logits."""
+    with np.load(FIXTURES / f"{name}.npz") as file:
+        arrays = dict(file)
+    (folder / "config.json").write_bytes(arrays["config"].tobytes())
+    weights = {
+        path.removeprefix("weights/"): array
+        for path, array in arrays.items()
+        if path.startswith("weights/")
+    }
+    write_safetensors(folder / "model.safetensors", weights)
+    numbers = range(sum(path.startswith("ids/") for path in arrays))
+    return Case(
+        folder,
+        [arrays[f"ids/{number}"] for number in numbers],
+        [arrays[f"logits/{number}"] for number in numbers],
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_those_of_transformers(
+    tmp_path: Path, name: str, backend: str, request: pytest.FixtureRequest
+) -> None:
+    """Prefill in one step, token by token, and lanes of different lengths in one batch."""
+    if importlib.util.find_spec(BACKENDS[backend]) is None:
+        pytest.skip(f"{BACKENDS[backend]} is not installed")
+    if backend == "cpu" and name.partition("-")[0] in NOT_ON_CPU:
+        request.applymarker(pytest.mark.xfail(strict=True, reason="the kernels cannot yet"))
+    case = read_case(name, tmp_path)
+    assert prefill_error(case, backend) <= BOUND
+    assert decode_error(case, backend) <= BOUND
+    assert lanes_error(case, backend) <= BOUND
+
+
+def test_every_family_has_a_fixture() -> None:
+    assert {name.partition("-")[0] for name in NAMES} == set(FAMILIES)
+    for name in NAMES:
+        with np.load(FIXTURES / f"{name}.npz") as file:
+            config = json.loads(file["config"].tobytes())
+        architectures = FAMILIES[name.partition("-")[0]].architectures
+        assert config["architectures"][0] in architectures, name
+
+
+def test_fixtures_are_small() -> None:
+    sizes = [(FIXTURES / f"{name}.npz").stat().st_size for name in NAMES]
+    assert max(sizes) < 150_000 and sum(sizes) < 2_500_000
