@@ -16,6 +16,9 @@ ModelId = NewType("ModelId", str)
 
 FACTS_VERSION = 1
 
+# Which arithmetic runs a stage; "auto" is resolved on the machine itself.
+BACKENDS = ("auto", "cpu", "mlx", "torch", "reference")
+
 Role = Literal["head", "stage"]
 WorkerState = Literal["starting", "loading", "ready", "failed", "stopping"]
 ModelState = Literal["loading", "ready", "recovering", "failed", "unloading"]

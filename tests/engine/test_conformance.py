@@ -21,13 +21,23 @@ NAMES = sorted(file.stem for file in FIXTURES.glob("*.npz"))
 BOUND = 1e-4  # of the largest logit
 
 # What a back end needs besides gangline itself.
-BACKENDS = {"reference": "numpy", "cpu": "gangline._kernels"}
+BACKENDS = {
+    "reference": "numpy",
+    "cpu": "gangline._kernels",
+    "mlx": "mlx",
+    "torch": "torch",
+}
 
 # Families that the kernels cannot run yet.
 NOT_ON_CPU = {"mistral", "mixtral", "qwen2", "qwen3_moe"}
 
 
-def read_case(name: str, folder: Path) -> Case:
+# Back ends that compute in the precision of the weights: they get the same values as float32.
+IN_WEIGHTS_PRECISION = {"mlx", "torch"}
+ROUNDED_BOUND = 0.1  # with the weights in the bf16 that the fixtures have
+
+
+def read_case(name: str, folder: Path, *, in_f32: bool = False) -> Case:
     """A fixture's checkpoint, written into `folder`, with its prompts and logits."""
     with np.load(FIXTURES / f"{name}.npz") as file:
         arrays = dict(file)
@@ -37,6 +47,11 @@ def read_case(name: str, folder: Path) -> Case:
         for path, array in arrays.items()
         if path.startswith("weights/")
     }
+    if in_f32:
+        weights = {
+            path: (array.astype(np.uint32) << 16).view(np.float32)
+            for path, array in weights.items()
+        }
     write_safetensors(folder / "model.safetensors", weights)
     numbers = range(sum(path.startswith("ids/") for path in arrays))
     return Case(
@@ -56,10 +71,17 @@ def test_logits_are_those_of_transformers(
         pytest.skip(f"{BACKENDS[backend]} is not installed")
     if backend == "cpu" and name.partition("-")[0] in NOT_ON_CPU:
         request.applymarker(pytest.mark.xfail(strict=True, reason="the kernels cannot yet"))
-    case = read_case(name, tmp_path)
+    case = read_case(name, tmp_path, in_f32=backend in IN_WEIGHTS_PRECISION)
     assert prefill_error(case, backend) <= BOUND
     assert decode_error(case, backend) <= BOUND
     assert lanes_error(case, backend) <= BOUND
+
+
+@pytest.mark.parametrize("backend", sorted(IN_WEIGHTS_PRECISION))
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_in_bf16_are_near(tmp_path: Path, name: str, backend: str) -> None:
+    pytest.importorskip(BACKENDS[backend], reason=f"the extra `{backend}` is not installed")
+    assert prefill_error(read_case(name, tmp_path), backend) <= ROUNDED_BOUND
 
 
 def test_every_family_has_a_fixture() -> None:

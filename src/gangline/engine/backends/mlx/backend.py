@@ -24,6 +24,7 @@ from gangline.engine.operations import (
     Batch,
     CacheDtype,
     DeltaNet,
+    Layers,
     Routing,
 )
 
@@ -69,7 +70,7 @@ class Mlx:
     def batch(self, batch: Batch, lanes: int, context: int) -> Step:
         return Step(self._check(batch, lanes, context))
 
-    def runner(self, layers: Callable[[Any, Any], Any]) -> Callable[[F32, Any], F32]:
+    def runner(self, layers: Layers) -> Callable[[F32, Any], F32]:
         return lambda x, batch: self.to_numpy(layers(self.from_numpy(x), batch))
 
     def embed(self, table: Weight, ids: I32, scale: float = 1.0) -> mx.array:

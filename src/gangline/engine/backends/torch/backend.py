@@ -25,6 +25,7 @@ from gangline.engine.operations import (
     Batch,
     CacheDtype,
     DeltaNet,
+    Layers,
     Routing,
 )
 
@@ -85,7 +86,7 @@ class Torch:
     def batch(self, batch: Batch, lanes: int, context: int) -> Step:
         return step_of(self._check(batch, lanes, context), context, self.device)
 
-    def runner(self, layers: Callable[[Any, Any], Any]) -> Callable[[F32, Any], F32]:
+    def runner(self, layers: Layers) -> Callable[[F32, Any], F32]:
         return Recorder(layers, self.device, graphs=self.device.type == "cuda")
 
     def embed(self, table: Matrix, ids: I32, scale: float = 1.0) -> torch.Tensor:

@@ -9,19 +9,15 @@ recorded as a graph, and every later one is a single launch. Without CUDA the la
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 
 from gangline.engine.backends.torch.attention import Group, Step
 from gangline.engine.backends.torch.mixture import FEW_ROWS
-from gangline.engine.operations import F32
+from gangline.engine.operations import F32, Layers
 
 log = logging.getLogger(__name__)
-
-Layers = Callable[[torch.Tensor, Any], torch.Tensor]
 
 
 class Recorder:
