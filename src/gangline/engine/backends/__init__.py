@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gangline.engine.operations import Operations
-from gangline.errors import Unavailable, UsageError
-from gangline.facts import BACKENDS
+from gangline.errors import Unavailable
+from gangline.facts import check_backend
 
 # Linux shows a GPU's driver as one of these: NVIDIA's, AMD's, WSL's, and what any GPU has.
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/dri")
@@ -25,11 +25,7 @@ def open_backend(name: str = "auto", threads: int | None = None) -> Operations:
     `threads` counts the calling thread; `None` leaves them as they are (one per core at first).
     `UsageError` for a name that there is not, `Unavailable` for one that is not installed.
     """
-    if name not in BACKENDS:
-        raise UsageError(
-            f"back end `{name}` is not known, expected one of {', '.join(BACKENDS)}",
-            param="backend",
-        )
+    check_backend(name)
     if name == "auto":
         name = choose_backend(
             installed=_is_installed,
