@@ -141,7 +141,7 @@ CASES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "phi3": {**PHI3, "original_max_position_embeddings": 16},
-    "phi3-short": {**PHI3, "original_max_position_embeddings": 64},
+    "phi3-short": {**PHI3, "original_max_position_embeddings": 100},
     "olmo2": {"architectures": ["Olmo2ForCausalLM"], "rope_parameters": YARN},
     "granite": {
         "architectures": ["GraniteForCausalLM"],
@@ -215,10 +215,10 @@ CASES: dict[str, dict[str, Any]] = {
         "linear_value_head_dim": 12,
         "linear_num_key_heads": 2,
         "linear_num_value_heads": 4,
-        "num_experts": 4,
+        "num_experts": 3,
         "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "shared_expert_intermediate_size": 20,
+        "moe_intermediate_size": 12,
+        "shared_expert_intermediate_size": 16,
         "layer_types": ["linear_attention", "full_attention"] * 2,
         "rope_parameters": {
             "rope_type": "default",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.engine.steps import Chain
 
-CONTEXT = 64
+CONTEXT = 96
 
 
 class Case(NamedTuple):

@@ -68,7 +68,7 @@ def shape_of(config: Mapping[str, Any], generation: Mapping[str, Any], folder: P
     given = {name: value for name, value in merged.items() if value is not None}
     fields = Fields(file, {**merged, **family.defaults, **given})
     layers = tuple(family.layers(fields))
-    shape = ModelShape(
+    return ModelShape(
         architecture=architecture,
         family=family.name,
         layers=layers,
@@ -81,7 +81,6 @@ def shape_of(config: Mapping[str, Any], generation: Mapping[str, Any], folder: P
         eos_ids=_eos_ids(config, generation),
         **{"activation": fields.activation(), **family.extras(fields)},
     )
-    return shape
 
 
 def _quantization(fields: Fields) -> Quantization | None:

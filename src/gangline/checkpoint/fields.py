@@ -58,6 +58,20 @@ class Fields:
             raise self.bad(name, value, "a positive number")
         return float(value)
 
+    def cap(self, name: str, default: float | None = None) -> float:
+        """A positive number; 0 where there is none, or null."""
+        if name in self.config and self.config[name] is None:
+            return 0.0
+        value = self.get(name, default)
+        return 0.0 if value is None else self.check_positive(name, value)
+
+    def part(self, name: str) -> Fields:
+        """The fields of an object; none where it is absent."""
+        value = self.get(name, {})
+        if not isinstance(value, dict):
+            raise self.bad(name, value, "an object")
+        return Fields(self.file, value)
+
     def flag(self, name: str, default: bool) -> bool:
         value = self.get(name, default)
         if type(value) is not bool:

@@ -7,6 +7,7 @@ configs have `rope_theta`, `rope_scaling` and `partial_rotary_factor` side by si
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from gangline.checkpoint.fields import Fields
@@ -46,7 +47,7 @@ def rope_of(
 
 def rope_from(
     fields: Fields,
-    found: dict[str, Any],
+    found: Mapping[str, Any],
     dim: int,
     *,
     theta: Any,
@@ -64,7 +65,7 @@ def rope_from(
     return Rope(turning, theta, _scaling(fields, found, turning), neighbours)
 
 
-def _scaling(fields: Fields, found: dict[str, Any], dim: int) -> RopeScaling:
+def _scaling(fields: Fields, found: Mapping[str, Any], dim: int) -> RopeScaling:
     name = found.get("rope_type", found.get("type", "default"))
     if not isinstance(name, str) or name not in KINDS:
         raise fields.bad("rope_scaling", name, f"one of {', '.join(KINDS)}")

@@ -74,15 +74,19 @@ class Loader:
     def tensor(self, name: str, *expected: tuple[int, ...]) -> Tensor:
         """Tensor `name`, which must have one of the expected shapes."""
         tensor = self.checkpoint.tensor(name)
+        self.check(tensor, *expected)
+        self._counted[name] = tensor.n_bytes
+        return tensor
+
+    def check(self, tensor: Tensor, *expected: tuple[int, ...]) -> None:
+        """Refuse a tensor that has none of the expected shapes."""
         if tensor.shape not in expected:
             wanted = " or ".join(str(list(shape)) for shape in expected)
             raise CheckpointError(
-                f"{self.checkpoint.path}: tensor `{name}` has shape {list(tensor.shape)}, "
+                f"{self.checkpoint.path}: tensor `{tensor.name}` has shape {list(tensor.shape)}, "
                 f"config.json needs {wanted}",
                 hint="config.json and the weights belong to different models.",
             )
-        self._counted[name] = tensor.n_bytes
-        return tensor
 
     def matrix(self, *rows: Rows, columns: int) -> Any:
         """Modules stacked along their rows, ready for `linear`."""

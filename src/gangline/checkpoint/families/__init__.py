@@ -7,18 +7,49 @@ nothing; they know no tensor and no array library.
 from __future__ import annotations
 
 from gangline.checkpoint.families import (
+    cohere2,
+    deepseek_v3,
+    gemma2,
+    gemma3,
+    glm4,
+    glm4_moe,
+    gpt_oss,
+    granite,
     llama,
     mistral,
     mixtral,
+    olmo2,
+    phi3,
     qwen2,
     qwen3,
     qwen3_moe,
+    qwen3_next,
+    smollm3,
 )
 from gangline.checkpoint.families.family import Family, Names
 
 __all__ = ["ARCHITECTURES", "FAMILIES", "MODEL_TYPES", "Family", "Names"]
 
-_MODULES = (llama, mistral, mixtral, qwen2, qwen3, qwen3_moe)
+_MODULES = (
+    cohere2,
+    deepseek_v3,
+    gemma2,
+    gemma3,
+    glm4,
+    glm4_moe,
+    gpt_oss,
+    granite,
+    llama,
+    mistral,
+    mixtral,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+    qwen3_next,
+    smollm3,
+)
 
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
 

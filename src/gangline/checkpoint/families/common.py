@@ -8,6 +8,7 @@ from gangline.checkpoint.fields import Fields
 from gangline.checkpoint.rotation import rope_of
 from gangline.checkpoint.shape import (
     HeadNorm,
+    LatentAttention,
     LayerShape,
     Mixture,
     Mlp,
@@ -64,12 +65,14 @@ def qwen_kinds(fields: Fields) -> tuple[str, ...]:
     return fields.layer_types((FULL, SLIDING), default)
 
 
-def softmax_mixture(fields: Fields, *, renormalize: bool) -> Mixture:
-    """Experts chosen by a softmax over all of them, as Qwen names the fields."""
+def softmax_mixture(fields: Fields, *, renormalize: bool, shared_width: int = 0) -> Mixture:
+    """Experts chosen by a softmax over all of them, as Qwen names the fields; and perhaps one
+    whose share each row decides."""
     n_experts = fields.count("num_experts", fields.get("num_local_experts"))
     n_active = fields.count("num_experts_per_tok", limit=n_experts)
     routing = Routing(n_experts, n_active, renormalize=renormalize)
-    return Mixture(routing, fields.count("moe_intermediate_size"))
+    width = fields.count("moe_intermediate_size")
+    return Mixture(routing, width, shared_width=shared_width, shared_gate=shared_width > 0)
 
 
 def sparse_layers(fields: Fields) -> list[bool]:
@@ -77,3 +80,42 @@ def sparse_layers(fields: Fields) -> list[bool]:
     step = fields.count("decoder_sparse_step", 1)
     dense = set(fields.whole_numbers("mlp_only_layers") or ())
     return [(layer + 1) % step == 0 and layer not in dense for layer in range(fields.n_layers)]
+
+
+def corrected_mixture(fields: Fields) -> Mixture:
+    """Experts in groups, chosen by corrected sigmoids, and shared ones: DeepSeek-V3's names."""
+    fields.only("scoring_func", "sigmoid")
+    fields.only("topk_method", "noaux_tc")
+    fields.only("moe_layer_freq", 1)
+    n_experts = fields.count("n_routed_experts")
+    n_groups = fields.count("n_group", 1)
+    n_active_groups = fields.count("topk_group", 1, limit=n_groups)
+    if n_experts % n_groups or (n_groups > 1 and n_experts // n_groups < 2):
+        raise fields.bad("n_group", n_groups, f"a part of {n_experts} experts, at least 2 in each")
+    routing = Routing(
+        n_experts,
+        fields.count("num_experts_per_tok", limit=n_experts // n_groups * n_active_groups),
+        scoring="sigmoid",
+        renormalize=fields.flag("norm_topk_prob", True),
+        scale=fields.positive("routed_scaling_factor", 1.0),
+        n_groups=n_groups,
+        n_active_groups=n_active_groups,
+    )
+    width = fields.count("moe_intermediate_size")
+    shared_width = width * fields.count_or_zero("n_shared_experts")
+    return Mixture(routing, width, correction=True, shared_width=shared_width)
+
+
+def dense_first(fields: Fields, mixer: SelfAttention | LatentAttention) -> list[LayerShape]:
+    """The same attention everywhere; experts behind the first `first_k_dense_replace` layers."""
+    first = fields.count_or_zero("first_k_dense_replace")
+    mixture, mlp = corrected_mixture(fields), dense_mlp(fields)
+    return [
+        LayerShape(mixer, mlp if layer < first else mixture) for layer in range(fields.n_layers)
+    ]
+
+
+def every_nth_full(fields: Fields, interval: int, other: str) -> tuple[str, ...]:
+    """`layer_types`; by default each `interval`th sees everything, the rest are `other`."""
+    default = [other if (layer + 1) % interval else FULL for layer in range(fields.n_layers)]
+    return fields.layer_types((FULL, other), default)
