@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from itertools import pairwise, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from gangline.checkpoint.tensors import GroupAffine, Tensor
 from gangline.engine.operations import Attention, Batch, DeltaNet, Operations, Routing
 from gangline.errors import ProtocolError
 from tests.engine import formulas
-from tests.engine.steps import ints
-from tests.make_checkpoint import cast
+from tests.engine.steps import Chain, ints
+from tests.make_checkpoint import cast, make_checkpoint
 
 RNG = np.random.default_rng(7)
 F32_BOUND = 2e-5  # of the largest result: sums of a few hundred products
@@ -392,6 +393,18 @@ def test_mixtures(ops: Operations, form: str, rows: int) -> None:
     )
     bound = {"f32": F32_BOUND, "q4": F32_BOUND, "bf16": 2e-2}.get(form, 3e-3)
     agree(ops.to_numpy(found), expected, bound)
+
+
+@pytest.mark.parametrize("kind", ["q4", "q8"])
+def test_compressed_models_agree_with_reference(ops: Operations, tmp_path: Path, kind: str) -> None:
+    """Scales in f16: both compute in float32 on a CPU."""
+    folder = make_checkpoint(tmp_path, kind=kind, group_size=64, hidden=128, ffn=192, tied=False)
+    ids = RNG.integers(0, 97, 20).tolist()
+    found, expected = (
+        Chain(folder, backend=backend).run(ids, [12, *[1] * 8])
+        for backend in (ops.name, "reference")
+    )
+    agree(found, expected, 1e-4)
 
 
 def test_batches_that_do_not_fit_are_refused(ops: Operations) -> None:
