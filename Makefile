@@ -7,7 +7,7 @@ BIN     = $(VENV)/bin
 LLAMA_PYTHON ?= $(BIN)/python
 NATIVE  = pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 
-.PHONY: run test test-arm conformance fuzz bench bench-engine clean
+.PHONY: run test test-arm test-torch conformance fuzz bench bench-engine clean
 
 run: $(VENV)/.installed
 	@$(BIN)/gangline demo --nodes 3
@@ -19,6 +19,12 @@ test: $(VENV)/.installed-test
 # g++-aarch64-linux-gnu qemu-user-static).
 test-arm: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.kernels.exercise
+
+# The back end on PyTorch, on this machine's GPU if there is one; downloads PyTorch once.
+test-torch: .venv-torch/.installed
+	@.venv-torch/bin/python -m pytest tests/engine/test_accelerated.py tests/engine/test_torch.py \
+		tests/engine/test_conformance.py tests/engine/test_backends.py tests/test_backends.py
+
 # Every model family against Hugging Face transformers, live; downloads PyTorch once.
 conformance: .venv-conformance/.installed
 	@.venv-conformance/bin/python -m tools.conformance check
@@ -56,5 +62,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 		--editable . --requirement tools/conformance.txt
 	@touch $@
 
+.venv-torch/.installed: $(NATIVE)
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' torch==2.13.0
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-conformance build
+	rm -rf $(VENV) .venv-conformance .venv-torch build

@@ -93,10 +93,11 @@ def make_model(folder: Path) -> Path:
 
 
 @contextmanager
-def running_cluster(n_nodes: int, models: Path) -> Iterator[Cluster]:
-    """Nodes that know each other; they end with the block."""
+def running_cluster(n_nodes: int, models: Path, *options: str) -> Iterator[Cluster]:
+    """Nodes that know each other, started with `options`; they end with the block."""
     name = f"test-{secrets.token_hex(4)}"
     shared = ["--cluster", name, "--no-scout", "--threads", "1", "--models-dir", str(models)]
+    shared += options
     with Children() as children:
         first = children.start("one", ["--port", "0", *shared], None)
         ready = first.ready()

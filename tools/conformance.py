@@ -28,7 +28,7 @@ FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures" / "families"
 LENGTHS = (70, 19, 27)  # tokens of the prompts; longer than all windows, the first than a block
 
 
-def make_case(name: str, folder: Path, seed: int) -> Case:
+def make_case(name: str, folder: Path, seed: int, dtype: torch.dtype = torch.bfloat16) -> Case:
     """Write the checkpoint of a case into `folder`; its prompts and transformers' logits."""
     config = {**SMALL, **CASES[name]}
     torch.manual_seed(zlib.crc32(f"{name} {seed}".encode()))
@@ -39,7 +39,7 @@ def make_case(name: str, folder: Path, seed: int) -> Case:
         generator = np.random.default_rng([seed, len(name)])
         prompts = [generator.integers(0, config["vocab_size"], n) for n in LENGTHS]
         logits = [model(torch.from_numpy(ids)[None]).logits[0].numpy() for ids in prompts]
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
     return Case(folder, [ids.astype(np.int32) for ids in prompts], logits)
 
 
@@ -86,11 +86,13 @@ def record(names: list[str]) -> None:
 
 
 def check(names: list[str], seeds: int, backend: str) -> None:
+    # Some back ends compute in the precision of the weights.
+    dtype = torch.float32 if backend in ("mlx", "torch") else torch.bfloat16
     worst = 0.0
     for name in names:
         for seed in range(1, seeds + 1):
             with tempfile.TemporaryDirectory() as temporary:
-                case = make_case(name, Path(temporary), seed)
+                case = make_case(name, Path(temporary), seed, dtype)
                 error = largest_error(case, backend)
             worst = max(worst, error)
             print(f"{name:20} seed {seed}  {backend} {error:.1e}", flush=True)

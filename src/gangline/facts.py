@@ -11,10 +11,15 @@ from typing import Literal, NewType
 
 import msgspec
 
+from gangline.errors import UsageError
+
 NodeId = NewType("NodeId", str)
 ModelId = NewType("ModelId", str)
 
 FACTS_VERSION = 1
+
+# What computes a stage's layers; each machine decides for itself what "auto" is.
+BACKENDS = ("auto", "cpu", "mlx", "torch", "reference")
 
 Role = Literal["head", "stage"]
 WorkerState = Literal["starting", "loading", "ready", "failed", "stopping"]
@@ -165,4 +170,13 @@ class LoadRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context: int | None = None
     lanes: int | None = None
     spread: bool = False  # use every node that can help, even where fewer would be faster
-    backend: str | None = None
+    backend: str | None = None  # of `BACKENDS`; None: as each node was told when it started
+
+
+def check_backend(name: str) -> None:
+    """Raise UsageError unless there is a back end of that name, installed here or not."""
+    if name not in BACKENDS:
+        raise UsageError(
+            f"back end `{name}` is not known, expected one of {', '.join(BACKENDS)}",
+            param="backend",
+        )

@@ -115,8 +115,8 @@ def test_status(run: Run, cluster: Cluster) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     shape = re.compile(
         r"demo: ready, 8 layers on 1 node, 2 lanes of \d+ tokens\n\n"
-        r"NODE  DEVICE +FREE +LAYERS  LINK  STATE\n"
-        r"one\*  .+ GiB  \[0, 8\)  -     (ready|serving, [\d.]+ tok/s)\n\n"
+        r"NODE  DEVICE +FREE +LAYERS  BACKEND  LINK  STATE\n"
+        r"one\*  .+ GiB  \[0, 8\)  cpu      -     (ready|serving, [\d.]+ tok/s)\n\n"
         r"`gangline chat demo` talks with it\n"
     )
     assert shape.fullmatch(done.stdout), done.stdout

@@ -63,28 +63,31 @@ STUDIO = node(
     "Apple M3 Ultra",
     171,
     links=(Link(NodeId("n-tower"), 310.0, 9.4), Link(NodeId("n-laptop"), 900.0, None)),
-    workers=(worker(SPANS[0], stats=WorkerStats(lanes_active=1, tokens_per_s=21.4)),),
+    workers=(
+        worker(SPANS[0], backend="mlx", stats=WorkerStats(lanes_active=1, tokens_per_s=21.4)),
+    ),
 )
 TOWER = node(
     "tower",
     "AMD Ryzen 9 7950X 16-Core Processor",
     22.4,
     links=(Link(NodeId("n-laptop"), 4800.0, 0.3),),
-    workers=(worker(SPANS[1]),),
+    workers=(worker(SPANS[1], backend="torch"),),
 )
 LAPTOP = node("laptop", "Intel(R) Core(TM) i7-1185G7 CPU @ 3.00GHz", 5.06)
 
 
 def test_a_model_over_three_nodes() -> None:
     laptop = node("laptop", "Apple M2 Max", 51, workers=(worker(SPANS[2], state="loading",
-                  progress=0.42),))  # fmt: skip
+                  backend="auto", progress=0.42),))  # fmt: skip
     assert render(cluster(STUDIO, TOWER, laptop, models=(model(),))) == [
         "demo: ready, 61 layers on 3 nodes, 8 lanes of 4096 tokens",
         "",
-        "NODE     DEVICE             FREE     LAYERS    LINK               STATE",
-        "studio*  Apple M3 Ultra     171 GiB  [0, 44)   -                  serving, 21.4 tok/s",
-        "tower    AMD Ryzen 9 7950X  22 GiB   [44, 54)  0.31 ms  9.4 Gb/s  ready",
-        "laptop   Apple M2 Max       51 GiB   [54, 61)  4.8 ms   0.3 Gb/s  loading, 42%",
+        "NODE     DEVICE             FREE     LAYERS    BACKEND  LINK               STATE",
+        "studio*  Apple M3 Ultra     171 GiB  [0, 44)   mlx      -                  "
+        "serving, 21.4 tok/s",
+        "tower    AMD Ryzen 9 7950X  22 GiB   [44, 54)  torch    0.31 ms  9.4 Gb/s  ready",
+        "laptop   Apple M2 Max       51 GiB   [54, 61)  -        4.8 ms   0.3 Gb/s  loading, 42%",
         "",
         "`gangline chat demo` talks with it",
     ]
@@ -92,9 +95,9 @@ def test_a_model_over_three_nodes() -> None:
 
 def test_nothing_loaded() -> None:
     assert render(cluster(STUDIO, LAPTOP)) == [
-        "NODE     DEVICE                FREE     LAYERS  LINK     STATE",
-        "studio*  Apple M3 Ultra        171 GiB  -       -        idle",
-        "laptop   Intel Core i7-1185G7  5.1 GiB  -       0.90 ms  idle",
+        "NODE     DEVICE                FREE     LAYERS  BACKEND  LINK     STATE",
+        "studio*  Apple M3 Ultra        171 GiB  -       -        -        idle",
+        "laptop   Intel Core i7-1185G7  5.1 GiB  -       -        0.90 ms  idle",
         "",
         "`gangline load demo` loads a model",
     ]
@@ -107,10 +110,11 @@ def test_a_lost_node_and_a_failed_model() -> None:
     assert render(state) == [
         "demo: failed, 61 layers on 3 nodes, 8 lanes of 4096 tokens",
         "",
-        "NODE      DEVICE          FREE     LAYERS    LINK               STATE",
-        "studio*   Apple M3 Ultra  171 GiB  [0, 44)   -                  serving, 21.4 tok/s",
-        "tower     AMD             22 GiB   [44, 54)  0.31 ms  9.4 Gb/s  lost",
-        "n-laptop  -               -        [54, 61)  -                  lost",
+        "NODE      DEVICE          FREE     LAYERS    BACKEND  LINK               STATE",
+        "studio*   Apple M3 Ultra  171 GiB  [0, 44)   mlx      -                  "
+        "serving, 21.4 tok/s",
+        "tower     AMD             22 GiB   [44, 54)  -        0.31 ms  9.4 Gb/s  lost",
+        "n-laptop  -               -        [54, 61)  -        -                  lost",
         "",
         "# node-lost  tower does not answer",
         "# model-failed  demo: node `tower` is lost",

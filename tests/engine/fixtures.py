@@ -44,9 +44,14 @@ def write_model(folder: Path, config: dict[str, Any], weights: Weights) -> Path:
     return folder
 
 
-def read_case(name: str, folder: Path) -> Case:
+def read_case(name: str, folder: Path, *, in_f32: bool = False) -> Case:
     """A fixture's checkpoint, written into `folder`, with its prompts and logits."""
     config, weights, rest = read_fixture(name)
+    if in_f32:
+        weights = {
+            path: (array.astype(np.uint32) << 16).view(np.float32)
+            for path, array in weights.items()
+        }
     write_model(folder, config, weights)
     numbers = range(sum(path.startswith("ids/") for path in rest))
     return Case(

@@ -184,10 +184,3 @@ def test_hidden_states_that_cannot_be_written_are_copied(tmp_path: Path) -> None
     frozen = np.frombuffer(x.tobytes(), np.float32).reshape(x.shape)
     batch = Batch.of(ints(0), ints(0), ints(1))
     assert (whole.forward(frozen, batch) == whole.forward(x, batch)).all()
-
-
-def test_back_ends_by_name() -> None:
-    assert open_backend("auto", 1).name == "cpu"
-    assert open_backend("reference").name == "reference"
-    with pytest.raises(UsageError, match="`tpu` is not known"):
-        open_backend("tpu")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gangline.cli.common import add_json, positive
+from gangline.cli.common import add_backend, add_json, positive
 from gangline.cli.output import note, rate, table
 from gangline.errors import UsageError
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help="decode behind this many tokens (default: 0)",
     )
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="auto, cpu, reference")
+    add_backend(parser)
     add_json(parser)
 
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             tokens=options.tokens,
             lanes=options.lanes,
             context_depth=options.context_depth,
-            backend=options.backend,
+            backend=options.backend or "auto",
         )
     )
     if options.json:

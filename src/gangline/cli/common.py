@@ -11,7 +11,7 @@ import msgspec
 
 from gangline.cli.client import Client, default_url
 from gangline.errors import GanglineError, ProtocolError
-from gangline.facts import ClusterState, ModelFacts
+from gangline.facts import BACKENDS, ClusterState, ModelFacts
 
 UNLOAD_S = 60.0
 
@@ -26,6 +26,16 @@ def add_url(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`: for scripts."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """`--backend`: what computes; the node checks the name too, for those who use its API."""
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        metavar="NAME",
+        help=f"what computes: {', '.join(BACKENDS)} (default: auto)",
+    )
 
 
 def client_of(options: argparse.Namespace) -> Client:

@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager
 
 from gangline.cli.children import Child, Children
 from gangline.cli.client import Client
-from gangline.cli.common import positive, wait_ready, watch_states
+from gangline.cli.common import add_backend, positive, wait_ready, watch_states
 from gangline.cli.output import counted, dim, is_terminal, note, significant
 from gangline.cli.ports import explain_port
 from gangline.cli.signals import ending_signals
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=positive, metavar="P", help="of the page (default: 5454, or the next free)"
     )
+    add_backend(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
 
 
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
             client = Client(api)
             wait_nodes(client, options.nodes)
             progress(started_s, f"{counted(options.nodes, 'node')} found each other")
-            load(client, options.nodes, started_s)
+            load(client, options.backend, started_s)
             ask(client, started_s)
             print(f"\nthe page: {api}", flush=True)
             if not options.no_browser and has_display():
@@ -148,9 +149,9 @@ def wait_nodes(client: Client, n_nodes: int) -> ClusterState:
     raise ProtocolError("the first node ended before the others had joined")
 
 
-def load(client: Client, n_nodes: int, started_s: float) -> None:
+def load(client: Client, backend: str | None, started_s: float) -> None:
     """Spread the bundled model over all nodes."""
-    request = LoadRequest(model=MODEL, spread=True)
+    request = LoadRequest(model=MODEL, spread=True, backend=backend)
     begun = client.post("/cluster/models", request, ModelFacts, LOAD_S)
     ready = wait_ready(client, begun, lambda model: None)
     names = {node.id: node.name for node in client.get("/cluster/state", ClusterState).nodes}

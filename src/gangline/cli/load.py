@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from gangline.cli.common import add_json, add_url, client_of, positive, wait_ready
+from gangline.cli.common import add_backend, add_json, add_url, client_of, positive, wait_ready
 from gangline.cli.output import note, table
 from gangline.facts import ClusterState, LoadRequest, ModelFacts
 
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spread", action="store_true", help="use every node that can help, not the fewest"
     )
+    add_backend(parser)
     add_url(parser)
     add_json(parser)
 
@@ -38,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
         context=options.context,
         lanes=options.lanes,
         spread=options.spread,
+        backend=options.backend,
     )
     begun = client.post("/cluster/models", request, ModelFacts, LOAD_S)
     ready = wait_ready(client, begun, Reporter())

@@ -26,6 +26,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     cluster: str | None = None
     scout: bool | None = None
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    backend: str | None = None
     models_dir: tuple[str, ...] = ()
 
 

@@ -33,7 +33,7 @@ from gangline.facts import (
 )
 
 EXIT_UNHEALTHY = 3
-HEADER = ("NODE", "DEVICE", "FREE", "LAYERS", "LINK", "STATE")
+HEADER = ("NODE", "DEVICE", "FREE", "LAYERS", "BACKEND", "LINK", "STATE")
 
 # Words in a chip's name that say nothing here: "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz"
 _NOISE = re.compile(r"\((R|TM)\)|\bCPU\b|\b\d+-Core\b|\bProcessor\b|@.*|\bwith .*", re.IGNORECASE)
@@ -81,10 +81,10 @@ def render(state: ClusterState) -> list[str]:
     for model in state.models:
         rows = list(_stage_rows(state, model))
         if len(state.models) == 1:
-            rows += [_row(state, node, None, None, "") for node in unused]
+            rows += [_row(state, node, None, None, None) for node in unused]
         lines += [title(model), "", *table(HEADER, rows), ""]
     if len(state.models) != 1 and (unused or not state.models):
-        rows = [_row(state, node, None, None, "") for node in unused]
+        rows = [_row(state, node, None, None, None) for node in unused]
         lines += [*(["no model", ""] if state.models else []), *table(HEADER, rows), ""]
     lines += [f"# {problem}" for problem in (*problems(state), *remarks(state))]
     return [*lines, advice(state)]
@@ -111,15 +111,19 @@ def _stage_rows(state: ClusterState, model: ModelFacts) -> Iterator[tuple[str, .
         node = nodes.get(stage.node)
         if node is None:
             layers = f"[{stage.span.start}, {stage.span.end})"
-            yield (stage.node, "", "", layers, "", "lost")
+            yield (stage.node, "", "", layers, "", "", "lost")
         else:
-            work = _work(node, model, stage)
-            yield _row(state, node, previous, stage, work)
+            worker = _worker(node, model, stage)
+            yield _row(state, node, previous, stage, worker)
         previous = node
 
 
 def _row(
-    state: ClusterState, node: NodeFacts, previous: NodeFacts | None, stage: Stage | None, work: str
+    state: ClusterState,
+    node: NodeFacts,
+    previous: NodeFacts | None,
+    stage: Stage | None,
+    worker: WorkerFacts | None,
 ) -> tuple[str, ...]:
     link = None
     if previous is not None:
@@ -127,13 +131,15 @@ def _row(
     elif stage is None:
         here = next((other for other in state.nodes if other.id == state.node), None)
         link = link_between(here, node) if here is not None else None
+    work = "idle" if stage is None else _worker_state(worker)
     return (
         node.name + ("*" if node.id == state.node else ""),
         short_chip(node.hardware.chip),
         size(node.hardware.free_bytes),
         f"[{stage.span.start}, {stage.span.end})" if stage else "",
+        worker.backend if worker is not None and worker.backend != "auto" else "",
         link_text(link),
-        (work or "idle") if node.alive else "lost",
+        work if node.alive else "lost",
     )
 
 
@@ -152,8 +158,8 @@ def link_text(link: Link | None) -> str:
     return f"{rtt:<9}{speed}".strip()
 
 
-def _work(node: NodeFacts, model: ModelFacts, stage: Stage) -> str:
-    worker = next(
+def _worker(node: NodeFacts, model: ModelFacts, stage: Stage) -> WorkerFacts | None:
+    return next(
         (
             worker
             for worker in node.workers
@@ -163,10 +169,11 @@ def _work(node: NodeFacts, model: ModelFacts, stage: Stage) -> str:
         ),
         None,
     )
-    return "starting" if worker is None else _worker_state(worker)
 
 
-def _worker_state(worker: WorkerFacts) -> str:
+def _worker_state(worker: WorkerFacts | None) -> str:
+    if worker is None:
+        return "starting"
     if worker.state == "loading":
         return f"loading, {worker.progress:.0%}"
     if worker.state != "ready":

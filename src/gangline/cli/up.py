@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gangline.cli.common import positive
+from gangline.cli.common import add_backend, positive
 from gangline.cli.output import error_text, note
 from gangline.cli.ports import explain_port, url_at
 from gangline.cli.settings import Settings, model_folders, settings_of
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="find only the peers named",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="for each worker")
+    add_backend(parser)
     parser.add_argument(
         "--models-dir", action="append", metavar="DIR", help="a model, or a folder of models"
     )
@@ -126,7 +127,7 @@ def node_config(settings: Settings, listen: str, port: int) -> NodeConfig:
     """What the node is told; only what was given, its own defaults otherwise."""
     given = {
         name: value
-        for name in ("advertise", "name", "cluster", "scout", "threads")
+        for name in ("advertise", "name", "cluster", "scout", "threads", "backend")
         if (value := getattr(settings, name)) is not None
     }
     return NodeConfig(

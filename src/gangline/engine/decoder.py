@@ -67,6 +67,7 @@ class Decoder:
         for number in range(span.start, span.end):
             self._layers.append(load_block(loader, number, shape.layers[number]))
             progress((len(self._layers) + int(head)) / n_parts)
+        self._run = operations.runner(self._run_layers)
         self.weight_bytes = loader.n_bytes
         per_token = sum(shape.cache_bytes_per_token(cache_dtype)[span.start : span.end])
         per_lane = sum(shape.state_bytes_per_lane()[span.start : span.end])
@@ -93,10 +94,7 @@ class Decoder:
         n_rows = int(batch.counts.sum())
         if n_rows != len(x):
             raise ProtocolError(f"{len(x)} rows of hidden states for a batch of {n_rows}")
-        residual = ops.from_numpy(x)
-        for layer in self._layers:
-            residual = layer.run(ops, residual, prepared)
-        return ops.to_numpy(residual)
+        return self._run(x, prepared)
 
     def logits(self, x: F32, rows: I32) -> F32:
         """Logits (n, V) of `rows` (n,) of the last layer's x (T, D)."""
@@ -107,6 +105,11 @@ class Decoder:
         if self.shape.logit_cap:
             logits = ops.soft_cap(logits, self.shape.logit_cap)
         return ops.to_numpy(logits)
+
+    def _run_layers(self, residual: Any, batch: Any) -> Any:
+        for layer in self._layers:
+            residual = layer.run(self.operations, residual, batch)
+        return residual
 
 
 def _load_head(loader: Loader) -> Head:

@@ -9,7 +9,7 @@ passed between calls are of the back end's own array type (`numpy.ndarray` for `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -27,12 +27,14 @@ __all__ = [
     "Batch",
     "CacheDtype",
     "DeltaNet",
+    "Layers",
     "Operations",
     "Routing",
 ]
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
+Layers = Callable[[Any, Any], Any]  # x of the back end's own type, what `batch` made -> x
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -98,6 +100,13 @@ class Operations(Protocol):
 
         `ProtocolError` unless every slot is below `lanes` and occurs once, and every sequence has
         at least one row and ends within `context`: batches arrive from other machines.
+        """
+
+    def runner(self, layers: Layers) -> Callable[[F32, Any], F32]:
+        """A span's layers as one function from NumPy to NumPy, for every step from now on.
+
+        `layers(x, batch)` is made of operations alone, so that a back end may record what they do
+        and do it again for later batches of the same form.
         """
 
     # What a step does --------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from gangline.errors import UsageError
-from gangline.facts import Hardware
+from gangline.facts import Hardware, check_backend
 from gangline.paths import home
 
 DEFAULT_PORT = 5454
@@ -34,6 +34,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     peers: tuple[str, ...] = ()  # "host", "host:port" of its API, or "tcp/host:port" of its control
     scout: bool = True  # find peers by multicast
     threads: int | None = None  # of each worker; None: all cores
+    backend: str = "auto"  # of workers whose load names none
     models: tuple[str, ...] = ()  # model folders besides the bundled demo and home/models
     hardware: Hardware | None = None  # given where several nodes on one machine measure once
 
@@ -48,6 +49,7 @@ def check_config(config: NodeConfig) -> None:
     for name, port in (("port", config.port), ("control port", config.control_port or 0)):
         if not 0 <= port <= 65534:
             raise UsageError(f"{name} {port} is outside 0..65534")
+    check_backend(config.backend)
     for peer in config.peers:
         peer_endpoint(peer)
 

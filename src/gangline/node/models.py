@@ -19,7 +19,7 @@ from gangline.errors import (
     UsageError,
     WorkerLost,
 )
-from gangline.facts import LoadRequest, ModelFacts, ModelId, NodeId
+from gangline.facts import LoadRequest, ModelFacts, ModelId, NodeId, check_backend
 from gangline.node.entry import Door
 from gangline.node.folding import Folding, View, model_facts
 from gangline.node.membership import Membership
@@ -52,6 +52,7 @@ class Models:
 
     async def plan(self, request: LoadRequest) -> Plan:
         """What `load` would do."""
+        check_backend(request.backend or "auto")
         model, fingerprint, cost = await self._find(request.model)
         return plan_model(self._view(), model, fingerprint, cost, request, self._me)
 
@@ -82,6 +83,7 @@ class Models:
 
     async def load(self, request: LoadRequest) -> ModelFacts:
         """Become the steward of a model and begin to load it."""
+        check_backend(request.backend or "auto")
         model, fingerprint, cost = await self._find(request.model)
         previous = self._folding.record(model)
         if previous is not None and not previous.gone and previous.state != "failed":

@@ -266,7 +266,7 @@ class Runtime:
             context=record.plan.context,
             lanes=record.plan.lanes,
             threads=self._config.threads or self._hardware.cores,
-            backend=record.request.backend or "auto",
+            backend=record.request.backend or self._config.backend,
         )
 
 

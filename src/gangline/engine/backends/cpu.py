@@ -7,7 +7,7 @@ releases the GIL; the threads are one pool per process.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import ref
 
@@ -25,6 +25,7 @@ from gangline.engine.operations import (
     Batch,
     CacheDtype,
     DeltaNet,
+    Layers,
     Routing,
 )
 from gangline.errors import CheckpointError, ProtocolError, UsageError
@@ -129,6 +130,9 @@ class Cpu:
             if packed is tensor and weight is not None:
                 return _kernels.Table(weight)
         return _kernels.Table(*_arguments(tensor))
+
+    def runner(self, layers: Layers) -> Callable[[F32, Any], F32]:
+        return lambda x, batch: self.to_numpy(layers(self.from_numpy(x), batch))
 
     def embed(self, table: _kernels.Table, ids: I32, scale: float = 1.0) -> F32:
         y = np.empty((len(ids), table.k), np.float32)

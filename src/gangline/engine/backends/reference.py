@@ -6,7 +6,7 @@ Slow, and exact to float32 only; runs wherever Python runs. Knows no model and n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from gangline.engine.operations import (
     Batch,
     CacheDtype,
     DeltaNet,
+    Layers,
     Routing,
 )
 from gangline.errors import CheckpointError, ProtocolError
@@ -95,6 +96,9 @@ class Reference:
                     f"positions {start} to {start + count} of a batch, the context is {context}"
                 )
         return Batch.of(batch.slots, batch.starts, batch.counts)
+
+    def runner(self, layers: Layers) -> Callable[[F32, Any], F32]:
+        return lambda x, batch: self.to_numpy(layers(self.from_numpy(x), batch))
 
     def embed(self, table: F32, ids: I32, scale: float = 1.0) -> F32:
         rows: F32 = table[ids] * np.float32(scale)

@@ -1,0 +1,221 @@
+"""Matrices for PyTorch: dense, packed group-affine, and 4-bit ones for its built-in kernel.
+
+A dense product is computed in the precision of its weight, a quantized one in float32 on a CPU and
+in bf16 on a GPU. Matrices of 4 bits use PyTorch's own kernel where it has one for the device and
+the shape, and where a product of that kernel was compared with ours first (`int4.py`); all others
+stay packed and are unpacked block by block, at each use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from gangline.checkpoint.tensors import Tensor
+from gangline.engine.backends.reference import dense
+from gangline.engine.backends.torch.int4 import Int4Matrix, Kernel
+
+BLOCK_NUMBERS = 1 << 24  # numbers that are unpacked at a time
+
+Index = Any  # int, slice or a tensor of numbers
+
+
+class Dense:
+    """Matrices (…, N, K) of floats."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.parts = (values,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.parts[0].shape)
+
+    def at(self, index: Index, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """What `index` chooses along the first axis; in its own precision unless told."""
+        return self.parts[0][index].to(dtype or self.parts[0].dtype)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """x (T, K) -> (T, N) float32."""
+        return times(x, self.parts[0])
+
+
+class Packed:
+    """Matrices of `scale * q + offset`: bytes (…, N, K bits / 8), lowest bits first.
+
+    `dtype` is the precision in which they are multiplied.
+    """
+
+    def __init__(
+        self,
+        packed: torch.Tensor,
+        scales: torch.Tensor,
+        offsets: torch.Tensor,
+        bits: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.parts = packed, scales, offsets
+        self.bits = bits
+        self.dtype = dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        *outer, n_bytes = self.parts[0].shape
+        return *outer, n_bytes * 8 // self.bits
+
+    def at(self, index: Index, dtype: torch.dtype | None = None) -> torch.Tensor:
+        packed, scales, offsets = (part[index] for part in self.parts)
+        numbers = unpack(packed, self.bits)
+        groups = numbers.view(*scales.shape, -1).float()
+        values = groups * scales.float()[..., None] + offsets.float()[..., None]
+        return values.view(numbers.shape).to(dtype or self.dtype)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        n_rows, n_columns = self.shape
+        block = max(1, BLOCK_NUMBERS // n_columns)
+        blocks = [slice(start, start + block) for start in range(0, n_rows, block)]
+        return beside([times(x, self.at(block)) for block in blocks])
+
+
+Matrix = Dense | Packed
+
+
+class Weight:
+    """A matrix (N, K) as parts along N, each in its own form."""
+
+    def __init__(self, parts: Sequence[Matrix | Int4Matrix]) -> None:
+        self.parts = tuple(parts)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """x (T, K) -> (T, N) float32."""
+        return beside([part.product(x) for part in self.parts])
+
+    def exact_product(self, x: torch.Tensor) -> torch.Tensor:
+        """As `product`, in float32 wherever the form allows it."""
+        everything = slice(None)
+        return beside(
+            [
+                part.product(x)
+                if isinstance(part, Int4Matrix)
+                else times(x, part.at(everything, torch.float32))
+                for part in self.parts
+            ]
+        )
+
+
+class Loader:
+    """Brings tensors onto a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.kernel = Kernel.of(device)
+        self.quantized_dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        self._last: tuple[Tensor, Matrix] | None = None  # an embedding may be the output too
+
+    def weight(self, tensors: Sequence[Tensor]) -> Weight:
+        """Neighbours of one form become one matrix."""
+        parts: list[Matrix | Int4Matrix] = []
+        run: list[Matrix] = []
+        for tensor in tensors:
+            part = self.matrix(tensor)
+            if run and not alike(run[-1], part):
+                parts.append(self._final(run))
+                run = []
+            run.append(part)
+        return Weight([*parts, self._final(run)])
+
+    def matrix(self, tensor: Tensor) -> Matrix:
+        """One tensor, rows addressable."""
+        if self._last is None or self._last[0] is not tensor:
+            self._last = tensor, self._matrix(tensor)
+        return self._last[1]
+
+    def experts(self, parts: Sequence[Sequence[Tensor]]) -> Matrix:
+        """E matrices (E, N, K); the parts of each are stacked along N."""
+        matrices = [[self._matrix(tensor) for tensor in tensors] for tensors in parts]
+        if all(alike(matrices[0][0], part) for matrix in matrices for part in matrix):
+            return combine([combine(matrix, torch.cat) for matrix in matrices], torch.stack)
+        # Gate and up in different forms: what they are in common is dense.
+        everything, dtype = slice(None), self.quantized_dtype
+        return Dense(
+            torch.stack([torch.cat([p.at(everything, dtype) for p in m]) for m in matrices])
+        )
+
+    def floats(self, tensor: Tensor) -> torch.Tensor:
+        """A dense tensor in its own precision."""
+        if tensor.dtype == "bf16":
+            bits = torch.from_numpy(np.array(tensor.data).view(np.int16))
+            return bits.to(self.device).view(torch.bfloat16)
+        if tensor.dtype == "f16":
+            return torch.from_numpy(np.array(tensor.data)).to(self.device)
+        return torch.from_numpy(np.array(dense(tensor))).to(self.device)
+
+    def _matrix(self, tensor: Tensor) -> Matrix:
+        form = tensor.quantized
+        if form is None:
+            return Dense(self.floats(tensor))
+        assert tensor.scales is not None and tensor.offsets is not None, tensor.name
+        packed = torch.from_numpy(np.array(tensor.data).view(np.uint8)).to(self.device)
+        scales, offsets = self.floats(tensor.scales), self.floats(tensor.offsets)
+        return Packed(packed, scales, offsets, form.bits, self.quantized_dtype)
+
+    def _final(self, run: Sequence[Matrix]) -> Matrix | Int4Matrix:
+        """One matrix of those of one form, for the built-in kernel where that is possible."""
+        whole = run[0] if len(run) == 1 else combine(run, torch.cat)
+        if isinstance(whole, Packed) and whole.bits == 4 and self.kernel is not None:
+            packed, scales, offsets = whole.parts
+            if self.kernel.fits(whole.shape, scales.shape):
+                return self.kernel.matrix(unpack(packed, 4), scales, offsets)
+        return whole
+
+
+def times(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """x (…, T, K), values (…, N, K) -> (…, T, N) float32, in the precision of the values."""
+    return (x.to(values.dtype) @ values.transpose(-1, -2)).float()
+
+
+def unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """uint8 (…, B) -> uint8 (…, 8 B / bits): eight numbers in every `bits` bytes."""
+    groups = packed.unflatten(-1, (-1, bits)).to(torch.int16)
+    numbers = []
+    for number in range(8):
+        byte, shift = divmod(number * bits, 8)
+        bits_from_here = groups[..., byte] >> shift
+        if shift + bits > 8:
+            bits_from_here = bits_from_here | (groups[..., byte + 1] << (8 - shift))
+        numbers.append(bits_from_here & ((1 << bits) - 1))
+    return torch.stack(numbers, -1).to(torch.uint8).flatten(-2)
+
+
+def alike(first: Matrix, second: Matrix) -> bool:
+    """Whether two matrices can lie in one."""
+    if isinstance(first, Packed) and isinstance(second, Packed):
+        same_bits = first.bits == second.bits
+        return (
+            same_bits and _group_size(first) == _group_size(second) and _dtypes_equal(first, second)
+        )
+    return isinstance(first, Dense) and isinstance(second, Dense) and _dtypes_equal(first, second)
+
+
+def combine(parts: Sequence[Matrix], how: Callable[[list[torch.Tensor]], torch.Tensor]) -> Matrix:
+    """Matrices of one form, stacked or one after the other."""
+    first = parts[0]
+    tensors = [how(list(same)) for same in zip(*(part.parts for part in parts), strict=True)]
+    if isinstance(first, Packed):
+        packed, scales, offsets = tensors
+        return Packed(packed, scales, offsets, first.bits, first.dtype)
+    return Dense(*tensors)
+
+
+def beside(columns: Sequence[torch.Tensor]) -> torch.Tensor:
+    return columns[0] if len(columns) == 1 else torch.cat(list(columns), -1)
+
+
+def _group_size(matrix: Packed) -> int:
+    return int(matrix.shape[-1] // matrix.parts[1].shape[-1])
+
+
+def _dtypes_equal(first: Matrix, second: Matrix) -> bool:
+    return [part.dtype for part in first.parts] == [part.dtype for part in second.parts]
