@@ -24,6 +24,8 @@ BACKENDS = ("auto", "cpu", "mlx", "torch", "reference")
 Role = Literal["head", "stage"]
 WorkerState = Literal["starting", "loading", "ready", "failed", "stopping"]
 ModelState = Literal["loading", "ready", "recovering", "failed", "unloading"]
+InterfaceKind = Literal["ethernet", "wifi", "thunderbolt", "virtual"]
+PowerSource = Literal["mains", "battery"]
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):
@@ -34,6 +36,24 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
 
     def __len__(self) -> int:
         return self.end - self.start
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """A graphics processor."""
+
+    name: str
+    memory_bytes: int  # that models can have
+    shared: bool = False  # whether it is a part of the machine's memory
+
+
+class Interface(msgspec.Struct, frozen=True):
+    """A network interface that is up."""
+
+    name: str
+    kind: InterfaceKind
+    gbps: float | None = None  # of its port, as the system says; a link may reach less
+    rdma: bool = False
+    addresses: tuple[str, ...] = ()  # "10.0.0.2/24"
 
 
 class Hardware(msgspec.Struct, frozen=True):
@@ -47,15 +67,37 @@ class Hardware(msgspec.Struct, frozen=True):
     free_bytes: int
     vector: str = ""  # the cpu back end's kernel path: "scalar", "avx2", …
     read_bytes_per_s: float | None = None  # measured with our own kernels
-    measured_at: str | None = None  # ISO 8601 date of that measurement
+    measured_at: str | None = None  # ISO 8601 date of all that was measured
+    operations_per_s: float | None = None  # measured on a prompt's rows: multiply and add are two
+    layer_s: float | None = None  # measured: what a layer of one row takes whatever its size
+    disk_read_bytes_per_s: float | None = None  # measured
+    efficiency_cores: int = 0  # of `cores`, the slower ones
+    features: tuple[str, ...] = ()  # vector units: "avx512-vnni", "dotprod", …
+    gpus: tuple[Gpu, ...] = ()
+    interfaces: tuple[Interface, ...] = ()
+    disk_free_bytes: int | None = None
+    power: PowerSource | None = None
+
+
+class LinkPath(msgspec.Struct, frozen=True):
+    """One measured way to another node: by one of its addresses."""
+
+    address: str  # without a port
+    kind: InterfaceKind | None = None  # of the interface here that it leaves by
+    rtt_us: float | None = None
+    gbps: float | None = None  # gigabits per second towards the other node
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A measured path from the publishing node to another one."""
+    """The best measured way from the publishing node to another one."""
 
     to: NodeId
     rtt_us: float | None = None
     gbps: float | None = None  # gigabits per second towards `to`
+    address: str = ""  # of `to`, without a port; "" from nodes that know only one
+    kind: InterfaceKind | None = None
+    paths: tuple[LinkPath, ...] = ()  # all that were measured, the best first
+    measured_at: str | None = None  # ISO 8601 date
 
 
 class WorkerStats(msgspec.Struct, frozen=True):
@@ -67,6 +109,8 @@ class WorkerStats(msgspec.Struct, frozen=True):
     tokens_per_s: float = 0.0  # over the last second or so
     ttft_ms: float | None = None  # of the most recent answer
     steps_total: int = 0
+    decode_tps: float | None = None  # of one lane alone, the median of its last steps
+    decode_steps: int = 0  # that this median had to choose from, ever
 
 
 class WorkerFacts(msgspec.Struct, frozen=True):
@@ -133,6 +177,14 @@ class LeftOut(msgspec.Struct, frozen=True):
     why: str
 
 
+class Prediction(msgspec.Struct, frozen=True):
+    """What a plan promises: tokens per second of one lane, and by how much that may be wrong."""
+
+    decode_tps: float
+    error: float  # relative: 0.12 is ± 12 %
+    scale: float = 1.0  # by which earlier measurements corrected the planner's own figure
+
+
 class ModelFacts(msgspec.Struct, frozen=True):
     """A model that the cluster runs or tries to run."""
 
@@ -149,6 +201,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     n_layers: int = 0
     stats: WorkerStats | None = None
     created: int = 0  # Unix seconds, for GET /v1/models
+    prediction: Prediction | None = None  # what was measured since is in `stats.decode_tps`
 
 
 class ClusterState(msgspec.Struct, frozen=True):
