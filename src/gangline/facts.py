@@ -19,6 +19,8 @@ FACTS_VERSION = 1
 Role = Literal["head", "stage"]
 WorkerState = Literal["starting", "loading", "ready", "failed", "stopping"]
 ModelState = Literal["loading", "ready", "recovering", "failed", "unloading"]
+InterfaceKind = Literal["ethernet", "wifi", "thunderbolt", "virtual"]
+PowerSource = Literal["mains", "battery"]
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):
@@ -29,6 +31,24 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
 
     def __len__(self) -> int:
         return self.end - self.start
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """A graphics processor."""
+
+    name: str
+    memory_bytes: int  # that models can have
+    shared: bool = False  # whether it is a part of the machine's memory
+
+
+class Interface(msgspec.Struct, frozen=True):
+    """A network interface that is up."""
+
+    name: str
+    kind: InterfaceKind
+    gbps: float | None = None  # of its port, as the system says; a link may reach less
+    rdma: bool = False
+    addresses: tuple[str, ...] = ()  # "10.0.0.2/24"
 
 
 class Hardware(msgspec.Struct, frozen=True):
@@ -42,15 +62,37 @@ class Hardware(msgspec.Struct, frozen=True):
     free_bytes: int
     vector: str = ""  # the cpu back end's kernel path: "scalar", "avx2", …
     read_bytes_per_s: float | None = None  # measured with our own kernels
-    measured_at: str | None = None  # ISO 8601 date of that measurement
+    measured_at: str | None = None  # ISO 8601 date of all that was measured
+    operations_per_s: float | None = None  # measured on a prompt's rows: multiply and add are two
+    layer_s: float | None = None  # measured: what a layer of one row takes whatever its size
+    disk_read_bytes_per_s: float | None = None  # measured
+    efficiency_cores: int = 0  # of `cores`, the slower ones
+    features: tuple[str, ...] = ()  # vector units: "avx512-vnni", "dotprod", …
+    gpus: tuple[Gpu, ...] = ()
+    interfaces: tuple[Interface, ...] = ()
+    disk_free_bytes: int | None = None
+    power: PowerSource | None = None
+
+
+class LinkPath(msgspec.Struct, frozen=True):
+    """One measured way to another node: by one of its addresses."""
+
+    address: str  # without a port
+    kind: InterfaceKind | None = None  # of the interface here that it leaves by
+    rtt_us: float | None = None
+    gbps: float | None = None  # gigabits per second towards the other node
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A measured path from the publishing node to another one."""
+    """The best measured way from the publishing node to another one."""
 
     to: NodeId
     rtt_us: float | None = None
     gbps: float | None = None  # gigabits per second towards `to`
+    address: str = ""  # of `to`, without a port; "" from nodes that know only one
+    kind: InterfaceKind | None = None
+    paths: tuple[LinkPath, ...] = ()  # all that were measured, the best first
+    measured_at: str | None = None  # ISO 8601 date
 
 
 class WorkerStats(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gangline.hardware import measure
+from gangline.hardware.facts import machine_facts
 from gangline.hardware.measure import Measurement, measured_hardware, read_cache, write_cache
 
 
@@ -18,13 +19,24 @@ def test_the_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert 1e8 < first.read_bytes_per_s < 1e13, "bytes per second of some real memory"
     assert first.measured_at is not None
 
-    def never() -> Measurement:
+    def never(home: Path) -> Measurement:
         raise AssertionError("it is in the cache")
 
     monkeypatch.setattr(measure, "run_measurement", never)
     second = measured_hardware(tmp_path)
     assert second.read_bytes_per_s == first.read_bytes_per_s
     assert [path.name for path in tmp_path.iterdir()] == ["machine.json"]
+
+
+def test_an_old_measurement_is_done_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = measure.measurement_key(machine_facts())
+    write_cache(tmp_path / "machine.json", key, Measurement(1e9, "avx2", "2020-01-01"))
+    new = Measurement(2e9, "avx2", measure.today().isoformat(), 3e9, 1e-5, 4e9)
+    monkeypatch.setattr(measure, "run_measurement", lambda home: new)
+    found = measured_hardware(tmp_path)
+    assert (found.read_bytes_per_s, found.operations_per_s) == (2e9, 3e9)
+    assert (found.layer_s, found.disk_read_bytes_per_s) == (1e-5, 4e9)
+    assert read_cache(tmp_path / "machine.json", key) == new
 
 
 def test_another_chip_or_a_damaged_cache_measures_anew(tmp_path: Path) -> None:

@@ -11,11 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gangline.facts import NodeId
 from gangline.node import links
-from gangline.node.links import EchoResponder, measure_link
-
-PEER = NodeId("n-peer")
+from gangline.node.links import EchoResponder, measure_path
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +23,16 @@ def responder() -> Iterator[EchoResponder]:
 
 
 def test_a_link_is_measured(responder: EchoResponder) -> None:
-    link = measure_link(PEER, responder.address)
-    assert link.to == PEER
-    assert link.rtt_us is not None
-    assert link.gbps is not None
-    assert 1 < link.rtt_us < 1e6
-    assert 0.01 < link.gbps < 1e4
+    path = measure_path(responder.address)
+    assert path.address == "127.0.0.1"
+    assert path.rtt_us is not None
+    assert path.gbps is not None
+    assert 1 < path.rtt_us < 1e6
+    assert 0.01 < path.gbps < 1e4
 
 
 def test_waiting_costs_no_cpu(responder: EchoResponder) -> None:
-    measure_link(PEER, responder.address)
+    measure_path(responder.address)
     before = time.process_time()
     responder._thread.join(0.2)
     assert time.process_time() - before < 0.1
@@ -75,7 +72,7 @@ def test_a_peer_that_hangs_or_is_none_of_ours_costs_little(
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
         with pytest.raises(OSError):
-            measure_link(PEER, f"127.0.0.1:{listener.getsockname()[1]}")
+            measure_path(f"127.0.0.1:{listener.getsockname()[1]}")
         done.set()
         thread.join()
 
@@ -100,4 +97,4 @@ def test_closing_ends_the_thread_and_frees_the_port() -> None:
     responder.close()
     assert not responder._thread.is_alive()
     with pytest.raises(OSError):
-        measure_link(PEER, responder.address)
+        measure_path(responder.address)

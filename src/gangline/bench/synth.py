@@ -60,10 +60,35 @@ def synthesize(
 ) -> Written:
     """Write the checkpoint into the new folder `out`; an interruption leaves nothing behind."""
     config = config_of(shape, quant, layers)
-    parts = parts_of(config, QUANTS[quant])
-    size_bytes = sum(part.n_bytes for part in parts)
+    parts, n_files = write_checkpoint(
+        config, QUANTS[quant], out, seed=seed, progress=progress, shard_bytes=shard_bytes
+    )
+    return Written(
+        path=str(out),
+        shape=shape,
+        quant=quant,
+        n_layers=config["num_hidden_layers"],
+        n_tensors=len(parts),
+        n_files=n_files,
+        size_bytes=sum(part.n_bytes for part in parts),
+        seed=seed,
+        source=SHAPES[shape].source,
+    )
+
+
+def write_checkpoint(
+    config: dict[str, Any],
+    bits: int | None,
+    out: Path,
+    *,
+    seed: int = 0,
+    progress: Progress = lambda fraction: None,
+    shard_bytes: int = SHARD_BYTES,
+) -> tuple[list[Part], int]:
+    """Write random weights for any config that says `bits` itself; tensors and number of files."""
+    parts = parts_of(config, bits)
     partial = out.with_name(f"{out.name}.partial")
-    _make_folder(out, partial, size_bytes)
+    _make_folder(out, partial, sum(part.n_bytes for part in parts))
     try:
         _write_json(partial / CONFIG_NAME, config)
         shards = _shards(parts, shard_bytes)
@@ -73,17 +98,7 @@ def synthesize(
         raise _cannot_write(out, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Written(
-        path=str(out),
-        shape=shape,
-        quant=quant,
-        n_layers=config["num_hidden_layers"],
-        n_tensors=len(parts),
-        n_files=len(shards),
-        size_bytes=size_bytes,
-        seed=seed,
-        source=SHAPES[shape].source,
-    )
+    return parts, len(shards)
 
 
 def config_of(shape: str, quant: str, layers: int | None = None) -> dict[str, Any]:

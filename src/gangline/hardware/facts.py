@@ -1,4 +1,4 @@
-"""What this machine is: chip, cores and memory, as its operating system tells.
+"""What this machine is, as its operating system tells; chip, number of cores and memory are here.
 
 Every probe has a pure half that reads text, so that it is tested on any system. Containers are
 respected: cores are those this process may use, memory is what its control group allows.
@@ -12,13 +12,18 @@ import math
 import os
 import platform
 import re
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
 import msgspec
 
 from gangline.facts import Hardware
+from gangline.hardware.graphics import read_gpus
+from gangline.hardware.network import read_interfaces
+from gangline.hardware.power import read_power
+from gangline.hardware.processor import count_efficiency_cores, read_features
+from gangline.hardware.system import read_text, run_command, to_number
 
 _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 _CGROUP = Path("/sys/fs/cgroup")
@@ -31,26 +36,49 @@ class Memory(msgspec.Struct, frozen=True):
     free_bytes: int  # what a new process could use, caches of files included
 
 
-def machine_facts() -> Hardware:
-    """This machine, without anything measured."""
+def machine_facts(folder: Path | None = None) -> Hardware:
+    """This machine, without anything measured; `folder` says whose disk is looked at.
+
+    Runs the system's own tools: some milliseconds on Linux, a second or two on macOS.
+    """
     memory = read_memory()
+    cores = count_cores()
     return Hardware(
         chip=read_chip(),
         arch=_ARCHITECTURES.get(platform.machine().lower(), platform.machine().lower()),
         system=platform.system().lower(),
-        cores=count_cores(),
+        cores=cores,
         memory_bytes=memory.total_bytes,
         free_bytes=memory.free_bytes,
+        efficiency_cores=count_efficiency_cores(_usable_cores(), cores),
+        features=read_features(),
+        gpus=read_gpus(memory.total_bytes),
+        interfaces=read_interfaces(),
+        disk_free_bytes=read_disk_free(folder) if folder is not None else None,
+        power=read_power(),
     )
+
+
+def read_disk_free(folder: Path) -> int | None:
+    """Bytes free where `folder` is or will be; None where no folder above it can be asked."""
+    for place in (folder, *folder.absolute().parents):
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:
+            continue
+    return None
 
 
 def count_cores() -> int:
     """Cores that this process may use: its affinity, and its control group's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return min(cores, quota_cores(_read(_CGROUP / "cpu.max")) or cores)
+    usable = _usable_cores()
+    cores = len(usable) if usable is not None else os.cpu_count() or 1
+    return min(cores, quota_cores(read_text(_CGROUP / "cpu.max")) or cores)
+
+
+def _usable_cores() -> set[int] | None:
+    """The numbers of the cores that this process may use; None: the system has no such limit."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 def quota_cores(cpu_max: str) -> int | None:
@@ -64,12 +92,12 @@ def quota_cores(cpu_max: str) -> int | None:
 def read_chip() -> str:
     """The processor's name as its maker spells it; the architecture where nothing tells."""
     if sys.platform == "darwin":
-        found = _run("sysctl", "-n", "machdep.cpu.brand_string")
+        found = run_command("sysctl", "-n", "machdep.cpu.brand_string")
     elif sys.platform == "win32":
         found = _windows_chip()
     else:
-        board = _read(Path("/sys/firmware/devicetree/base/model"))
-        found = chip_from_cpuinfo(_read(Path("/proc/cpuinfo"))) or board
+        board = read_text(Path("/sys/firmware/devicetree/base/model"))
+        found = chip_from_cpuinfo(read_text(Path("/proc/cpuinfo"))) or board
     return found.strip("\0 \n") or platform.processor() or platform.machine() or "unknown"
 
 
@@ -85,16 +113,16 @@ def chip_from_cpuinfo(text: str) -> str:
 def read_memory() -> Memory:
     """Memory now; cheap on Linux and Windows, some milliseconds on macOS."""
     if sys.platform == "darwin":
-        total = int(_run("sysctl", "-n", "hw.memsize") or 0)
-        return Memory(total, free_from_vm_stat(_run("vm_stat")))
+        total = int(run_command("sysctl", "-n", "hw.memsize") or 0)
+        return Memory(total, free_from_vm_stat(run_command("vm_stat")))
     if sys.platform == "win32":
         return _windows_memory()
-    whole = memory_from_meminfo(_read(Path("/proc/meminfo")))
+    whole = memory_from_meminfo(read_text(Path("/proc/meminfo")))
     return limit_memory(
         whole,
-        _read(_CGROUP / "memory.max"),
-        _read(_CGROUP / "memory.current"),
-        _read(_CGROUP / "memory.stat"),
+        read_text(_CGROUP / "memory.max"),
+        read_text(_CGROUP / "memory.current"),
+        read_text(_CGROUP / "memory.stat"),
     )
 
 
@@ -109,7 +137,7 @@ def memory_from_meminfo(text: str) -> Memory:
 
 def limit_memory(memory: Memory, maximum: str, current: str, stat: str) -> Memory:
     """Bound by a control group (version 2): its files' cache counts as free."""
-    maximum_bytes, used_bytes = _number(maximum), _number(current)
+    maximum_bytes, used_bytes = to_number(maximum), to_number(current)
     if maximum_bytes is None or used_bytes is None:
         return memory
     cached = re.search(r"^inactive_file ([0-9]{1,18})$", stat, re.MULTILINE)
@@ -125,25 +153,6 @@ def free_from_vm_stat(text: str) -> int:
     pages = {key: int(n) for key, n in found}
     usable = sum(pages.get(key, 0) for key in ("free", "inactive", "speculative", "purgeable"))
     return usable * (int(page.group(1)) if page else 4096)
-
-
-def _number(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,18}\s*", text) else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""  # not this kernel, not this container: the callers have another way
-
-
-def _run(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout
 
 
 def _windows_chip() -> str:

@@ -6,12 +6,13 @@ import ipaddress
 import re
 import socket
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from gangline.errors import UsageError
-from gangline.facts import Hardware
+from gangline.facts import Hardware, Interface
 from gangline.paths import home
 
 DEFAULT_PORT = 5454
@@ -68,6 +69,13 @@ def advertised_address(config: NodeConfig) -> str:
     if config.advertise:
         return config.advertise
     return primary_address() if config.listen in _ANY_ADDRESS else config.listen
+
+
+def reached_hosts(listen: str, interfaces: Iterable[Interface]) -> tuple[str, ...]:
+    """The addresses, with their networks, at which a node that listens on `listen` is reached."""
+    if listen not in _ANY_ADDRESS:
+        return ()
+    return tuple(address for interface in interfaces for address in interface.addresses)
 
 
 def primary_address() -> str:

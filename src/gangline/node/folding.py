@@ -12,6 +12,7 @@ from gangline import __version__
 from gangline.errors import ErrorBody
 from gangline.facts import (
     ClusterState,
+    Link,
     ModelFacts,
     ModelId,
     NodeFacts,
@@ -19,7 +20,7 @@ from gangline.facts import (
     Stage,
     WorkerFacts,
 )
-from gangline.node.records import ModelRecord, NodeReport, WorkerDetail
+from gangline.node.records import BUSY, ModelRecord, NodeReport, WorkerDetail
 
 FORGET_DEAD_AFTER_S = 600.0  # how long a node that died is still shown
 
@@ -47,6 +48,20 @@ class View(msgspec.Struct, frozen=True):
         known = self.live | set(self.reports)
         return len(known) > 1 and 2 * len(self.live) <= len(known)
 
+    @property
+    def answering(self) -> bool:
+        """Whether a model answers somebody, as far as its head has said so."""
+        return any(
+            worker.stats is not None and worker.stats.lanes_active > 0
+            for facts in self.live_facts()
+            for worker in facts.workers
+        )
+
+    @property
+    def working(self) -> bool:
+        """Whether a model answers or is being loaded: no time for measuring a machine."""
+        return self.answering or any(record.state in BUSY for record in self.records.values())
+
     def stages(self, record: ModelRecord) -> list[StageView]:
         """The workers of exactly this load, in the order of the stages."""
         return [self._stage(record, i) for i in range(len(record.plan.stages))]
@@ -65,6 +80,12 @@ class View(msgspec.Struct, frozen=True):
     def live_facts(self) -> list[NodeFacts]:
         """Facts of the live nodes, ordered by id."""
         return [self.reports[node].facts for node in sorted(self.live) if node in self.reports]
+
+    def link(self, start: NodeId, end: NodeId) -> Link | None:
+        """What `start` says of its way to `end`."""
+        report = self.reports.get(start)
+        links = report.facts.links if report is not None else ()
+        return next((link for link in links if link.to == end), None)
 
     def name(self, node: NodeId) -> str:
         """A node as a user knows it."""

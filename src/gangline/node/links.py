@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 
 from gangline.errors import Unavailable
-from gangline.facts import Link, NodeId
+from gangline.facts import InterfaceKind, LinkPath
 from gangline.stage.handshake import join_address, split_address
 
 log = logging.getLogger(__name__)
@@ -119,9 +119,13 @@ def _answer(peer: _Timed) -> None:
         peer.send(_LENGTH.pack(n_bytes) + echo)
 
 
-def measure_link(to: NodeId, address: str) -> Link:
-    """Measure the way to `address`; blocks up to two seconds. Raises OSError."""
-    with socket.create_connection(split_address(address), timeout=DEADLINE_S) as connection:
+def measure_path(address: str, kind: InterfaceKind | None = None) -> LinkPath:
+    """Measure the way to `address`, "host:port"; blocks up to two seconds. Raises OSError.
+
+    The bandwidth is that towards the peer, which measures the other direction itself.
+    """
+    host, port = split_address(address)
+    with socket.create_connection((host, port), timeout=DEADLINE_S) as connection:
         peer = _Timed(connection)
         peer.send(GREETING)
         if peer.receive(len(GREETING)) != GREETING:
@@ -136,7 +140,7 @@ def measure_link(to: NodeId, address: str) -> Link:
     if burst_s:
         one_way_s = max(min(burst_s) - rtt_s / 2, 1e-9)
         gbps = round(BURST_BYTES * 8 / one_way_s / 1e9, 3)
-    return Link(to, round(rtt_s * 1e6, 1), gbps)
+    return LinkPath(host, kind, round(rtt_s * 1e6, 1), gbps)
 
 
 def _exchanges(peer: _Timed, n_bytes: int, count: int) -> Iterator[float]:

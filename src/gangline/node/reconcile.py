@@ -25,6 +25,7 @@ from gangline.errors import (
 from gangline.facts import ModelId
 from gangline.node.folding import StageView, View
 from gangline.node.records import RUNNING, ModelRecord
+from gangline.node.ways import by_best_way
 
 HEAL_WITHIN_S = 3.0  # who lost most nodes at once may have been asleep: let links come back
 START_WITHIN_S = 20.0  # a live node that has not even started its worker by then has lost it
@@ -216,7 +217,8 @@ def reconcile_workers(view: View, workers: Iterable[OwnWorker]) -> list[WorkerAc
             elif len(stages) > 1 and own.loaded and not (own.connected or own.stopping):
                 address = following.detail.hop_address if following.detail is not None else ""
                 if address:
-                    actions.append(ConnectWorker(own.id, address))
+                    link = view.link(view.me, following.stage.node)
+                    actions.append(ConnectWorker(own.id, by_best_way(address, link)))
     return actions
 
 

@@ -17,6 +17,7 @@ from gangline.plan.shape import ModelCost
 from gangline.plan.solve import Plan
 
 RUNNING: tuple[ModelState, ...] = ("loading", "ready")  # states in which workers shall run
+BUSY: tuple[ModelState, ...] = ("loading", "recovering")  # states in which disks and cores are
 
 
 class ModelRecord(msgspec.Struct, frozen=True):
@@ -70,6 +71,7 @@ class NodeReport(msgspec.Struct, frozen=True):
     details: tuple[WorkerDetail, ...] = ()
     echo_address: str = ""  # where links to this node are measured
     leaving: bool = False  # its last words
+    hosts: tuple[str, ...] = ()  # "10.0.0.2/24": where it listens besides the host of its echo
 
 
 class Snapshot(msgspec.Struct, frozen=True):

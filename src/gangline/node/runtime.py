@@ -17,19 +17,15 @@ from collections.abc import Callable
 import msgspec
 
 from gangline import __version__
-from gangline.facts import (
-    Hardware,
-    NodeFacts,
-    NodeId,
-)
-from gangline.hardware.facts import read_memory
+from gangline.facts import NodeFacts, NodeId
 from gangline.hardware.measure import measured_hardware
-from gangline.node.config import NodeConfig, advertised_address
+from gangline.node.config import NodeConfig, advertised_address, reached_hosts
 from gangline.node.entry import Entry
 from gangline.node.folding import Folding
 from gangline.node.identity import Identity
 from gangline.node.links import EchoResponder
 from gangline.node.linkwatch import LinkWatch
+from gangline.node.machinewatch import MachineWatch
 from gangline.node.membership import Handlers, Membership
 from gangline.node.models import Models
 from gangline.node.reconcile import ConnectWorker, StartWorker, StopWorker, reconcile_workers
@@ -53,7 +49,6 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 0.005  # changes within this time are one step
 HOUSEKEEPING_S = 5.0
-_FREE_STEP_BYTES = 64 << 20  # free memory is published in steps, lest its noise be traffic
 
 
 class Runtime:
@@ -81,11 +76,12 @@ class Runtime:
         self.folding = Folding(self.me)
         self._store = ModelStore(config.home, config.models)
         await asyncio.to_thread(self._store.scan)
-        self._hardware: Hardware = (
-            await asyncio.to_thread(measured_hardware, config.home)
-            if config.hardware is None
-            else config.hardware
+        given = config.hardware
+        hardware = (
+            await asyncio.to_thread(measured_hardware, config.home) if given is None else given
         )
+        self._machine = MachineWatch(config.home, hardware, self._changed, fixed=given is not None)
+        left.push_async_callback(self._machine.close)
         self._advertise = advertised_address(config)
         echo = EchoResponder(config.listen, self._advertise)
         left.push_async_callback(asyncio.to_thread, echo.close)
@@ -96,7 +92,7 @@ class Runtime:
             Handlers(self._on_token, self._on_report, self._on_record, self._on_call),
         )
         left.push_async_callback(self.membership.close)
-        self._links = LinkWatch(self._changed)
+        self._links = LinkWatch(config.home, self._changed)
         left.push_async_callback(self._links.close)
         self._supervisor = Supervisor(self._changed, self._command)
         left.push_async_callback(self._supervisor.close)
@@ -206,6 +202,7 @@ class Runtime:
         again_s = self._steward.step(self.view)
         self.entry.retain(self.models.why_lost)
         self._links.follow(self.view)
+        self._machine.follow(self.view)
         self._notify()
         return again_s
 
@@ -221,16 +218,10 @@ class Runtime:
         self.view = self.folding.view()
 
     async def _keep_house(self) -> None:
-        """Look at free memory now and then, and forget the long dead."""
+        """Forget the long dead now and then."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            memory = await asyncio.to_thread(read_memory)
-            changed = abs(memory.free_bytes - self._hardware.free_bytes) >= _FREE_STEP_BYTES
-            if changed:
-                self._hardware = msgspec.structs.replace(
-                    self._hardware, free_bytes=memory.free_bytes
-                )
-            if self.folding.forget_dead(time.monotonic()) or changed:
+            if self.folding.forget_dead(time.monotonic()):
                 self._changed()
 
     def _own_report(self) -> NodeReport:
@@ -240,14 +231,19 @@ class Runtime:
             name=config.name,
             api=f"http://{join_address(self._advertise, config.port)}",
             pid=os.getpid(),
-            hardware=self._hardware,
+            hardware=self._machine.hardware,
             version=__version__,
             sequence=self._sequence,
             links=self._links.links(),
             workers=self._supervisor.facts(),
             stored=self._store.listing(),
         )
-        return NodeReport(facts, self._supervisor.details(), self._echo_address)
+        return NodeReport(
+            facts,
+            self._supervisor.details(),
+            self._echo_address,
+            hosts=reached_hosts(config.listen, facts.hardware.interfaces),
+        )
 
     def _load_message(self, record: ModelRecord, index: int) -> Load:
         stage = record.plan.stages[index]
@@ -265,7 +261,7 @@ class Runtime:
             advertise=self._advertise,
             context=record.plan.context,
             lanes=record.plan.lanes,
-            threads=self._config.threads or self._hardware.cores,
+            threads=self._config.threads or self._machine.hardware.cores,
             backend=record.request.backend or "auto",
         )
 

@@ -1,0 +1,146 @@
+"""Keeps a node's own facts true: free memory often, cables and power now and then, speed rarely.
+
+Measuring takes the whole machine for two seconds, so it waits until no model answers or loads, and
+is broken off when one begins to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from gangline.facts import Hardware
+from gangline.hardware.facts import read_disk_free, read_memory
+from gangline.hardware.measure import (
+    TIMEOUT_S,
+    Measurement,
+    is_old,
+    measure_command,
+    measurement_key,
+    today,
+    write_cache,
+)
+from gangline.hardware.network import read_interfaces
+from gangline.hardware.power import read_power
+from gangline.node.folding import View
+
+log = logging.getLogger(__name__)
+
+MEMORY_EVERY_S = 5.0
+SURROUNDINGS_EVERY_S = 300.0  # interfaces, power, disk
+OLD_EVERY_S = 3600.0  # how often the date of the measurement is looked at
+_MEMORY_STEP_BYTES = 64 << 20  # published in steps, lest its noise be traffic
+_DISK_STEP_BYTES = 1 << 30
+
+
+class MachineWatch:
+    """This machine's facts as they are now; `changed` is called when they differ.
+
+    `fixed` facts are those of a test or of several nodes on one machine: only their memory moves.
+    """
+
+    def __init__(
+        self, home: Path, hardware: Hardware, changed: Callable[[], None], *, fixed: bool
+    ) -> None:
+        self.hardware = hardware
+        self._home = home
+        self._changed = changed
+        self._idle = asyncio.Event()
+        self._busy = asyncio.Event()
+        self._idle.set()
+        work = [self._watch_memory()]
+        if not fixed:
+            work += [self._watch_surroundings(), self._watch_age()]
+        self._tasks = [asyncio.create_task(one, name="machine") for one in work]
+
+    def follow(self, view: View) -> None:
+        """Note whether a model answers or loads anywhere."""
+        quiet, noisy = (self._busy, self._idle) if view.working else (self._idle, self._busy)
+        noisy.clear()
+        quiet.set()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _replace(self, **changes: object) -> None:
+        hardware = msgspec.structs.replace(self.hardware, **changes)
+        if hardware != self.hardware:
+            self.hardware = hardware
+            self._changed()
+
+    async def _watch_memory(self) -> None:
+        while True:
+            await asyncio.sleep(MEMORY_EVERY_S)
+            memory = await asyncio.to_thread(read_memory)
+            if abs(memory.free_bytes - self.hardware.free_bytes) >= _MEMORY_STEP_BYTES:
+                self._replace(free_bytes=memory.free_bytes)
+
+    async def _watch_surroundings(self) -> None:
+        while True:
+            await asyncio.sleep(SURROUNDINGS_EVERY_S)
+            interfaces = await asyncio.to_thread(read_interfaces)
+            power = await asyncio.to_thread(read_power)
+            free = await asyncio.to_thread(read_disk_free, self._home)
+            known = self.hardware.disk_free_bytes
+            if free is not None and known is not None and abs(free - known) < _DISK_STEP_BYTES:
+                free = known
+            self._replace(interfaces=interfaces, power=power, disk_free_bytes=free)
+
+    async def _watch_age(self) -> None:
+        while True:
+            await asyncio.sleep(OLD_EVERY_S)
+            if is_old(_measurement_of(self.hardware), today()):
+                await self._idle.wait()
+                measurement = await measure_while(self._home, self._busy)
+                if measurement is not None and measurement.measured_at is not None:
+                    key = measurement_key(self.hardware)
+                    await asyncio.to_thread(
+                        write_cache, self._home / "machine.json", key, measurement
+                    )
+                    self._replace(**msgspec.structs.asdict(measurement))
+
+
+def _measurement_of(hardware: Hardware) -> Measurement:
+    return Measurement(**{name: getattr(hardware, name) for name in Measurement.__struct_fields__})
+
+
+async def measure_while(home: Path, busy: asyncio.Event) -> Measurement | None:
+    """Measure in a process; None where it failed, or where `busy` was set before it ended."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *measure_command(home),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        log.info("this machine was not measured: %s", error)
+        return None
+    answer = asyncio.create_task(process.communicate())
+    interruption = asyncio.create_task(busy.wait())
+    try:
+        await asyncio.wait(
+            {answer, interruption}, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not answer.done():
+            why = "a model works" if busy.is_set() else "it took too long"
+            log.info("measuring this machine was broken off: %s", why)
+            return None
+        output, _ = answer.result()
+        return msgspec.json.decode(output, type=Measurement)
+    except msgspec.DecodeError:
+        return None
+    finally:
+        interruption.cancel()
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.gather(answer, interruption, return_exceptions=True)

@@ -1,0 +1,75 @@
+"""A machine is measured anew while nothing works, and the measuring gives way."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gangline.facts import WorkerStats
+from gangline.hardware.measure import Measurement, is_old, today
+from gangline.node import machinewatch
+from gangline.node.machinewatch import measure_while
+from tests.node.cluster import run
+from tests.node.samples import A, B, record_of, report_of, report_with, view_of
+
+RESULT = Measurement(1e10, "avx2", "2026-11-20", 1e11, 1e-5, 2e9)
+
+
+def replace_measuring(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setattr(machinewatch, "measure_command", lambda home: [sys.executable, "-c", code])
+
+
+def test_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = msgspec.json.encode(RESULT).decode()
+    replace_measuring(monkeypatch, f"print({text!r}, end='')")
+    assert run(measure_while(tmp_path, asyncio.Event())) == RESULT
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(1)", "print('{}}')"])
+def test_a_failure_is_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    replace_measuring(monkeypatch, code)
+    assert run(measure_while(tmp_path, asyncio.Event())) is None
+    monkeypatch.setattr(machinewatch, "measure_command", lambda home: [str(tmp_path / "none")])
+    assert run(measure_while(tmp_path, asyncio.Event())) is None
+
+
+def test_an_answer_breaks_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_measuring(monkeypatch, "import time; time.sleep(60)")
+
+    async def scene() -> Measurement | None:
+        busy = asyncio.Event()
+        measuring = asyncio.create_task(measure_while(tmp_path, busy))
+        await asyncio.sleep(0)  # it has begun to start its process
+        busy.set()
+        return await measuring
+
+    assert run(scene()) is None
+
+
+def test_what_counts_as_working() -> None:
+    ready = record_of(B, state="ready")
+    assert not view_of(A, None, report_of(A)).working
+    assert not view_of(A, ready, report_of(A), report_with(ready, 0, "ready")).working
+    loading = record_of(B)
+    assert view_of(A, loading, report_of(A), report_with(loading, 0, "loading")).working
+    answering = report_with(ready, 0, "ready")
+    (worker,) = answering.facts.workers
+    worker = msgspec.structs.replace(worker, stats=WorkerStats(lanes_active=2))
+    facts = msgspec.structs.replace(answering.facts, workers=(worker,))
+    view = view_of(A, ready, report_of(A), msgspec.structs.replace(answering, facts=facts))
+    assert view.answering and view.working
+
+
+def test_old_measurements() -> None:
+    day = today()
+    assert is_old(Measurement(), day)
+    assert is_old(Measurement(measured_at="2020-01-01"), day)
+    assert is_old(Measurement(measured_at="9999-01-01"), day)
+    assert is_old(Measurement(measured_at="yesterday"), day)
+    assert not is_old(Measurement(measured_at=day.isoformat()), day)
