@@ -95,10 +95,11 @@ ENGINE_WIDTHS = {
 CHIP_WIDTHS = {"bandwidth_factor": 0.08, "compute_factor": 0.25}
 
 # Measured here, not fitted: a hop of ours on loopback (docs/log.md), whose round trip is 20 us.
-OURS = EngineFit(hop_us=90.0, sync_us=90.0, overlaps_prompt=True)
+OURS = EngineFit(hop_us=90.0, sync_us=90.0, shares=False, overlaps_prompt=True)
 KNOWN = {
     "ours": OURS,
-    "distributed-llama": EngineFit(syncs_per_layer=2, fan_out=True),
+    "llama.cpp": EngineFit(shares=False),
+    "distributed-llama": EngineFit(fan_out=True, pipelines=False),
 }
 
 

@@ -44,6 +44,10 @@ class Work(msgspec.Struct, frozen=True):
             self.operations + other.operations,
         )
 
+    def times(self, n: int) -> Work:
+        """`n` of the same."""
+        return Work(*(n * value for value in msgspec.structs.astuple(self)))
+
     def shared_by(self, n: int, cache_parts: int) -> Work:
         """The part of one of `n` machines that hold a share of every matrix; kernels remain."""
         return Work(

@@ -43,6 +43,8 @@ class EngineFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sync_us: float = 100.0  # of an all-reduce, besides the link itself
     syncs_per_layer: int = 2
     fan_out: bool = False  # all-reduces go through one root, not directly
+    pipelines: bool = True  # can give machines different layers
+    shares: bool = True  # can share each matrix among machines
     overlaps_prompt: bool = False  # stages work on different parts of one prompt at a time
 
 
