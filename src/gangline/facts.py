@@ -104,6 +104,8 @@ class WorkerStats(msgspec.Struct, frozen=True):
     tokens_per_s: float = 0.0  # over the last second or so
     ttft_ms: float | None = None  # of the most recent answer
     steps_total: int = 0
+    decode_tps: float | None = None  # of one lane alone, the median of its last steps
+    decode_steps: int = 0  # that this median had to choose from, ever
 
 
 class WorkerFacts(msgspec.Struct, frozen=True):
@@ -170,6 +172,14 @@ class LeftOut(msgspec.Struct, frozen=True):
     why: str
 
 
+class Prediction(msgspec.Struct, frozen=True):
+    """What a plan promises: tokens per second of one lane, and by how much that may be wrong."""
+
+    decode_tps: float
+    error: float  # relative: 0.12 is ± 12 %
+    scale: float = 1.0  # by which earlier measurements corrected the planner's own figure
+
+
 class ModelFacts(msgspec.Struct, frozen=True):
     """A model that the cluster runs or tries to run."""
 
@@ -186,6 +196,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     n_layers: int = 0
     stats: WorkerStats | None = None
     created: int = 0  # Unix seconds, for GET /v1/models
+    prediction: Prediction | None = None  # what was measured since is in `stats.decode_tps`
 
 
 class ClusterState(msgspec.Struct, frozen=True):

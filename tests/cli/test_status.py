@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from gangline.cli.machines import render_machines, short_chip
 from gangline.cli.models import render as render_models
 from gangline.cli.output import significant, size, table
-from gangline.cli.status import problems, render, short_chip
+from gangline.cli.status import problems, render
 from gangline.facts import (
     ClusterState,
+    Gpu,
     Hardware,
+    Interface,
     LeftOut,
     Link,
     ModelFacts,
@@ -19,6 +23,7 @@ from gangline.facts import (
     ModelState,
     NodeFacts,
     NodeId,
+    Prediction,
     Span,
     Stage,
     StoredModel,
@@ -186,3 +191,60 @@ def test_tables_show_nothing_as_a_dash() -> None:
 )
 def test_short_chips(chip: str, short: str) -> None:
     assert short_chip(chip) == short
+
+
+def test_prediction_stands_beside_measurement() -> None:
+    predicted = model(prediction=Prediction(21.04, 0.124))
+    assert render(cluster(STUDIO, models=(predicted,)))[1] == (
+        "one answer: 21.0 tok/s ± 12 % predicted"
+    )
+    measured = msgspec.structs.replace(predicted, stats=WorkerStats(decode_tps=19.96))
+    assert render(cluster(STUDIO, models=(measured,)))[1] == (
+        "one answer: 21.0 tok/s ± 12 % predicted, 20.0 tok/s measured"
+    )
+    alone = model(stats=WorkerStats(decode_tps=19.96))
+    assert render(cluster(STUDIO, models=(alone,)))[1] == "one answer: 20.0 tok/s measured"
+
+
+def test_hops_through_the_air_and_batteries_are_named() -> None:
+    laptop = node("laptop", "Apple M2 Max", 51)
+    laptop = msgspec.structs.replace(
+        laptop, hardware=msgspec.structs.replace(laptop.hardware, power="battery")
+    )
+    air = (Link(NodeId("n-laptop"), 4800.0, 0.3, "192.168.1.7", "wifi"),)
+    tower = msgspec.structs.replace(TOWER, links=air)
+    lines = render(cluster(STUDIO, tower, laptop, models=(model(),)))
+    assert lines[-3:-1] == [
+        "# link-slow  tower and laptop meet by Wi-Fi; demo would be faster by cable",
+        "# on-battery  laptop runs on its battery, which slows most machines down",
+    ]
+
+
+def test_machines() -> None:
+    cards = (Gpu("NVIDIA GeForce RTX 4090", 24 * GIB),) * 2
+    interfaces = (
+        Interface("eth0", "ethernet", 10.0, True, ("10.0.0.2/24",)),
+        Interface("wlan0", "wifi", None, False, ("192.168.1.2/24",)),
+        Interface("docker0", "virtual", None, False, ("172.17.0.1/16",)),
+    )
+    hardware = Hardware(
+        "Intel(R) Core(TM) i9-13900K", "x86_64", "linux", 32, 64 * GIB, 60 * GIB, "avx2", 61.24e9,
+        "2026-11-20", 1.06e12, 4.8e-6, 2.6e9, 16, (), cards, interfaces, 1 << 40, "mains",
+    )  # fmt: skip
+    link = Link(NodeId("n-studio"), 310.0, 9.4, "10.0.0.1", "ethernet", measured_at="2026-11-21")
+    tower = node("tower", "", 1, hardware=hardware, links=(link,))
+    assert render_machines(cluster(node("studio", "Apple M3 Ultra", 171), tower)) == [
+        "NODE     CHIP                  CORES  MEMORY   GPU                   "
+        "NETWORK                       POWER",
+        "studio*  Apple M3 Ultra        8      256 GiB  -                     "
+        "-                             -",
+        "tower    Intel Core i9-13900K  16+16  64 GiB   2 x RTX 4090, 24 GiB  "
+        "Ethernet 10 Gb/s RDMA, Wi-Fi  mains",
+        "",
+        "NODE    READS      PREFILL   LAYER   DISK      MEASURED",
+        "studio  -          -         -       -         -",
+        "tower   61.2 GB/s  1.1 TOPS  4.8 µs  2.6 GB/s  2026-11-20",
+        "",
+        "FROM   TO      BY        ROUND TRIP  SPEED     MEASURED",
+        "tower  studio  Ethernet  0.31 ms     9.4 Gb/s  2026-11-21",
+    ]

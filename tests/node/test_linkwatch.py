@@ -93,4 +93,3 @@ def test_links_of_another_build_or_a_damaged_file_are_forgotten(
     monkeypatch.undo()
     file.write_text('{"build": "')
     assert read_links(file) == ()
-    write_links(tmp_path / "no" / "such" / "folder.json", [])

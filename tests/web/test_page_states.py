@@ -166,6 +166,16 @@ def test_a_lost_node_is_said_other_doors_are_shown_and_it_comes_back(
     expect(page.locator("#question")).to_have_value("still here")
 
 
+def test_a_prediction_stands_beside_the_measurement(scripted: ScriptedNode, open_page: Any) -> None:
+    told = running(2, prediction={"decode_tps": 21.04, "error": 0.12, "scale": 1.0})
+    scripted.show(told)
+    pace = open_page(scripted.url).page.locator(".model .model-facts").nth(1)
+    expect(pace).to_have_text("one answer: 21 tok/s ± 12 % predicted")
+    told["models"][0]["stats"]["decode_tps"] = 19.96
+    scripted.show(told)
+    expect(pace).to_have_text("one answer: 21 tok/s ± 12 % predicted, 20 tok/s measured")
+
+
 def test_where_events_do_not_work_the_page_asks(scripted: ScriptedNode, open_page: Any) -> None:
     page = open_page("about:blank").page
     page.route("**/cluster/events", lambda route: route.fulfill(status=502, body="no"))

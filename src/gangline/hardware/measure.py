@@ -11,7 +11,6 @@ import datetime
 import importlib.util
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -19,6 +18,7 @@ import msgspec
 from gangline import __version__
 from gangline.facts import Hardware
 from gangline.hardware.facts import machine_facts
+from gangline.kept import read_kept, write_kept
 
 TIMEOUT_S = 20.0  # of the process; a frozen machine stays "not measured"
 OLD_AFTER_DAYS = 30  # drivers, firmware and what else runs here change
@@ -88,22 +88,13 @@ def build_name() -> str:
 
 def read_cache(path: Path, key: str) -> Measurement | None:
     """The kept measurement; None where there is none for this key or the file is damaged."""
-    try:
-        kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
-    except (OSError, msgspec.DecodeError):
-        return None
-    return kept.measurement if kept.key == key else None
+    kept = read_kept(path, _Kept)
+    return kept.measurement if kept is not None and kept.key == key else None
 
 
 def write_cache(path: Path, key: str, measurement: Measurement) -> None:
     """Keep a measurement; a folder that cannot be written only costs the next start a second."""
-    partial = path.with_name(f"{path.name}.{time.monotonic_ns()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(_Kept(key, measurement))))
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    write_kept(path, _Kept(key, measurement))
 
 
 def measure_command(home: Path) -> list[str]:

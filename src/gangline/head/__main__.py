@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gangline.head.front import Front
+from gangline.head.front import Counts, Front
 from gangline.head.loop import StepLoop
 from gangline.head.scheduler import Scheduler
 from gangline.head.text import Language
@@ -32,7 +32,13 @@ def run_head(worker: Worker) -> None:
     loop = StepLoop(worker.decoder, scheduler, ring, language.end_tokens, front.emit)
     front.start(loop.mailbox)
     front.report_stats(
-        lambda: (scheduler.n_active, scheduler.n_waiting, loop.n_steps),
+        lambda: Counts(
+            scheduler.n_active,
+            scheduler.n_waiting,
+            loop.n_steps,
+            loop.pace.tokens_per_s,
+            loop.pace.n_steps,
+        ),
         lambda stats: worker.node.send(Stats(stats)),
     )
     loop.run()

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -56,6 +57,16 @@ class _Answer:
     last_s: float = 0.0
 
 
+class Counts(NamedTuple):
+    """What the step loop counts, as in `WorkerStats`."""
+
+    lanes_active: int
+    lanes_waiting: int
+    steps: int
+    decode_tps: float | None
+    decode_steps: int
+
+
 class Front:
     """Entry nodes' connections and their answers."""
 
@@ -88,28 +99,30 @@ class Front:
         self._loop.call_soon_threadsafe(self._on_generated, events)
 
     def report_stats(
-        self, count: Callable[[], tuple[int, int, int]], report: Callable[[WorkerStats], None]
+        self, count: Callable[[], Counts], report: Callable[[WorkerStats], None]
     ) -> None:
-        """Report every second that changes something; `count`: lanes active, waiting, steps."""
+        """Report every second that changes something."""
         reporting = self._report(count, report)
         self._reporting = asyncio.run_coroutine_threadsafe(reporting, self._loop)
 
     async def _report(
-        self, count: Callable[[], tuple[int, int, int]], report: Callable[[WorkerStats], None]
+        self, count: Callable[[], Counts], report: Callable[[WorkerStats], None]
     ) -> None:
         last = WorkerStats()
         then, tokens_then = time.monotonic(), 0
         while True:
             await asyncio.sleep(_STATS_EVERY_S)
             now, tokens = time.monotonic(), self._tokens_total
-            active, waiting, steps = count()
+            counts = count()
             stats = WorkerStats(
-                lanes_active=active,
-                lanes_waiting=waiting,
+                lanes_active=counts.lanes_active,
+                lanes_waiting=counts.lanes_waiting,
                 tokens_total=tokens,
                 tokens_per_s=round((tokens - tokens_then) / (now - then), 1),
                 ttft_ms=self._ttft_ms,
-                steps_total=steps,
+                steps_total=counts.steps,
+                decode_tps=counts.decode_tps,
+                decode_steps=counts.decode_steps,
             )
             then, tokens_then = now, tokens
             if stats != last:

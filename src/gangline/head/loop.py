@@ -18,6 +18,7 @@ from gangline.engine.decoder import Decoder
 from gangline.engine.operations import Batch
 from gangline.errors import ErrorBody, GanglineError, ProtocolError
 from gangline.head.mailbox import Mailbox
+from gangline.head.pace import Pace
 from gangline.head.requests import FinishReason
 from gangline.head.sampler import sample
 from gangline.head.scheduler import Lane, Scheduler, Step
@@ -60,6 +61,7 @@ class StepLoop:
     ) -> None:
         self.mailbox: Mailbox[Command] = Mailbox()
         self.n_steps = 0
+        self.pace = Pace()
         self._decoder, self._scheduler, self._ring = decoder, scheduler, ring
         self._end_tokens, self._emit = end_tokens, emit
         self._digests: dict[Key, hashlib.blake2b] = {}
@@ -133,6 +135,7 @@ class StepLoop:
             return
         logits = self._decoder.logits(hidden, rows)
         now_s = time.monotonic()
+        self.pace.step(step.number, tuple(lane.key for lane in step.sampled), len(step.ids), now_s)
         events = [
             self._sample(lane, row, now_s)
             for lane, row in zip(step.sampled, logits, strict=True)

@@ -192,6 +192,7 @@ def model_facts(view: View, record: ModelRecord) -> ModelFacts:
         n_layers=n_layers,
         stats=head.stats if head is not None else None,
         created=record.created,
+        prediction=record.plan.prediction,
     )
 
 

@@ -19,6 +19,7 @@ import msgspec
 from gangline.errors import ProtocolError
 from gangline.facts import Interface, Link, LinkPath, NodeId
 from gangline.hardware.measure import build_name
+from gangline.kept import read_kept, write_kept
 from gangline.node.folding import View
 from gangline.node.links import measure_path
 from gangline.node.records import NodeReport
@@ -150,22 +151,13 @@ def link_of(peer: NodeId, paths: Iterable[LinkPath], day: str) -> Link:
 
 def read_links(file: Path) -> tuple[Link, ...]:
     """The links of the last run; none where the file is damaged or of another build."""
-    try:
-        kept = msgspec.json.decode(file.read_bytes(), type=_Kept)
-    except (OSError, msgspec.DecodeError):
-        return ()
-    return kept.links if kept.build == build_name() else ()
+    kept = read_kept(file, _Kept)
+    return kept.links if kept is not None and kept.build == build_name() else ()
 
 
 def write_links(file: Path, links: Iterable[Link]) -> None:
     """Keep what was measured; a folder that cannot be written only costs the next start."""
-    partial = file.with_name(f"{file.name}.{time.monotonic_ns()}.partial")
-    kept = _Kept(build_name(), tuple(sorted(links, key=lambda link: link.to)))
-    try:
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(kept)))
-        partial.replace(file)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    write_kept(file, _Kept(build_name(), tuple(sorted(links, key=lambda link: link.to))))
 
 
 def _today() -> str:

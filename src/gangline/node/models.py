@@ -25,6 +25,7 @@ from gangline.node.folding import Folding, View, model_facts
 from gangline.node.membership import Membership
 from gangline.node.planning import plan_model
 from gangline.node.records import RUNNING, DescribeModel, Done, ModelRecord, UnloadModel
+from gangline.node.residuals import Residuals
 from gangline.node.steward import Steward
 from gangline.node.stored import ModelStore
 from gangline.plan.shape import ModelCost
@@ -41,6 +42,7 @@ class Models:
         store: ModelStore,
         membership: Membership,
         steward: Steward,
+        residuals: Residuals,
         publish: Callable[[], None],
     ) -> None:
         self._me = me
@@ -48,12 +50,14 @@ class Models:
         self._store = store
         self._membership = membership
         self._steward = steward
+        self._residuals = residuals
         self._publish = publish
 
     async def plan(self, request: LoadRequest) -> Plan:
         """What `load` would do."""
         model, fingerprint, cost = await self._find(request.model)
-        return plan_model(self._view(), model, fingerprint, cost, request, self._me)
+        plan = plan_model(self._view(), model, fingerprint, cost, request, self._me)
+        return self._residuals.correct(plan, fingerprint)
 
     async def _find(self, name: str) -> tuple[ModelId, str, ModelCost]:
         """Id, fingerprint and cost of a model by its id or its path on this node."""

@@ -39,6 +39,7 @@ from gangline.node.records import (
     Snapshot,
     UnloadModel,
 )
+from gangline.node.residuals import Residuals
 from gangline.node.steward import Steward
 from gangline.node.stored import ModelStore
 from gangline.node.supervisor import Command, Supervisor
@@ -98,9 +99,16 @@ class Runtime:
         left.push_async_callback(self._supervisor.close)
         self.entry = Entry()
         left.push_async_callback(self.entry.close)
-        self._steward = Steward(self.me, self._write_record)
+        self._residuals = Residuals(config.home)
+        self._steward = Steward(self.me, self._residuals, self._write_record)
         self.models = Models(
-            self.me, self.folding, self._store, self.membership, self._steward, self._publish
+            self.me,
+            self.folding,
+            self._store,
+            self.membership,
+            self._steward,
+            self._residuals,
+            self._publish,
         )
         self.folding.apply_report(self._own_report())
         self.view = self.folding.view()
@@ -203,6 +211,7 @@ class Runtime:
         self.entry.retain(self.models.why_lost)
         self._links.follow(self.view)
         self._machine.follow(self.view)
+        self._residuals.follow(self.view)
         self._notify()
         return again_s
 

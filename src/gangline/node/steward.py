@@ -30,6 +30,7 @@ from gangline.node.reconcile import (
     reconcile_model,
 )
 from gangline.node.records import ModelRecord
+from gangline.node.residuals import Residuals
 from gangline.plan.shape import ModelCost
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,11 @@ SECRET_BYTES = 32
 class Steward:
     """The steward's part of one node; `write` folds and publishes a record."""
 
-    def __init__(self, me: NodeId, write: Callable[[ModelRecord], None]) -> None:
+    def __init__(
+        self, me: NodeId, residuals: Residuals, write: Callable[[ModelRecord], None]
+    ) -> None:
         self._me = me
+        self._residuals = residuals
         self._write = write
         self._since_s: dict[ModelId, tuple[object, float]] = {}
         self._isolated_since_s: float | None = None
@@ -81,6 +85,7 @@ class Steward:
     ) -> ModelRecord:
         """The first record of a load; raises what the planner raises."""
         plan = plan_model(view, model, fingerprint, cost, request, self._me)
+        plan = self._residuals.correct(plan, fingerprint)
         record = ModelRecord(
             id=model,
             epoch=previous.epoch + 1 if previous is not None else 1,
@@ -136,7 +141,7 @@ class Steward:
             epoch=record.epoch + 1,
             sequence=0,
             state="loading",
-            plan=plan,
+            plan=self._residuals.correct(plan, record.fingerprint),
             secret=secrets.token_bytes(SECRET_BYTES),
             attempts=record.attempts + 1,
         )

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from gangline.errors import DoesNotFit
-from gangline.facts import LeftOut, NodeId, Role, Span, Stage
+from gangline.facts import LeftOut, NodeId, Prediction, Role, Span, Stage
 from gangline.plan.shape import ModelCost
 
 GIB = 1 << 30
@@ -57,6 +57,7 @@ class Plan(msgspec.Struct, frozen=True):
     context: int
     lanes: int
     why: str = ""
+    prediction: Prediction | None = None  # None: nothing was predicted
 
 
 def plan_spread(model: ModelCost, machines: Iterable[Machine], request: PlanRequest) -> Plan:

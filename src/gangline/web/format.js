@@ -46,6 +46,11 @@ export function gigabits(value) {
   return value < 1 ? `${short(value * 1000)} Mb/s` : `${short(value)} Gb/s`;
 }
 
+/** Operations per second → "1.1 TOPS" */
+export function operations(value) {
+  return known(value) ? `${short(value / 1e12)} TOPS` : NOTHING;
+}
+
 /** Tokens per second → "410 tok/s" */
 export function rate(value) {
   return known(value) ? `${short(value)} tok/s` : NOTHING;

@@ -80,6 +80,17 @@ function factsOf(model) {
   return parts.join(" · ");
 }
 
+/** One answer's speed as it was predicted and as it was measured; "" where it was neither. */
+function paceOf({ prediction, stats }) {
+  const parts = [];
+  if (prediction) {
+    const { decode_tps: promised, error } = prediction;
+    parts.push(`${format.rate(promised)} ± ${format.percent(error)} predicted`);
+  }
+  if (stats?.decode_tps) parts.push(`${format.rate(stats.decode_tps)} measured`);
+  return parts.length > 0 ? `one answer: ${parts.join(", ")}` : "";
+}
+
 /** Unloading stops everybody's answers, so it is asked twice, in place. */
 function unloadButtons(id, failed) {
   const first = element("button", { type: "button", class: "quiet", text: "Unload" });
@@ -104,6 +115,7 @@ function runningModel({ id }, actions) {
   name.textContent = id;
   const state = element("span", { class: "state" });
   const facts = element("span", { class: "model-facts" });
+  const pace = element("span", { class: "model-facts" });
   const bar = element("progress", { max: 1, "aria-label": `Loading ${id}` });
   const strip = element("span", { class: "model-strip" });
   const rows = element("ul", { class: "plan" });
@@ -116,7 +128,7 @@ function runningModel({ id }, actions) {
   const root = element("li", { class: "card model" },
     element("div", { class: "row" }, name, state,
       element("span", { class: "buttons" }, retry, ...unloadButtons(id, failed))),
-    facts, bar, strip, reason, failed.root, plan);
+    facts, pace, bar, strip, reason, failed.root, plan);
   let drawn = "";
   return {
     root,
@@ -127,6 +139,8 @@ function runningModel({ id }, actions) {
       const isLoading = model.state === "loading" || model.state === "recovering";
       setText(state, isLoading ? `${model.state} ${format.percent(model.progress)}` : model.state);
       setText(facts, factsOf(model));
+      setText(pace, paceOf(model));
+      pace.hidden = pace.textContent === "";
       bar.hidden = !isLoading;
       bar.value = model.progress;
       const shape = JSON.stringify(model.segments);

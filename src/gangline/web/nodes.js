@@ -73,6 +73,13 @@ function memoryBar() {
   };
 }
 
+function measured({ machine, readBytesPerS, operationsPerS, measuredAt }) {
+  const parts = [machine, `reads ${format.bytes(readBytesPerS)}/s`];
+  if (operationsPerS !== null) parts.push(`computes ${format.operations(operationsPerS)}`);
+  if (measuredAt !== null) parts.push(`measured ${measuredAt}`);
+  return parts.join(" · ");
+}
+
 /** The card as `{root, update(node)}`; `node` is one of `clusterView`'s nodes. */
 export function nodeCard(first) {
   const dot = element("span", { class: "dot", "aria-hidden": "true" });
@@ -100,8 +107,7 @@ export function nodeCard(first) {
       here.hidden = !node.isHere;
       setText(place, node.role === "stage" ? `stage ${node.place}` : node.role ?? node.state);
       setText(machine, node.machine);
-      setAttribute(machine, "title", node.readBytesPerS === null ? null
-        : `${node.machine} · reads ${format.bytes(node.readBytesPerS)}/s`);
+      setAttribute(machine, "title", node.readBytesPerS === null ? null : measured(node));
       memory.update(node.alive ? node.memory : null);
       keyed(workers, node.workers, (worker) => worker.id, () => workerRow(first));
       workers.hidden = node.workers.length === 0;

@@ -84,8 +84,10 @@ function nodeView(node, state, toneOf) {
     alive: node.alive,
     tone: toneOf.get(node.id),
     machine: [hardware.chip, `${hardware.cores} core${hardware.cores === 1 ? "" : "s"}`,
-      hardware.vector].filter(Boolean).join(" · "),
+      hardware.vector, ...(hardware.gpus ?? []).map((gpu) => gpu.name)].filter(Boolean).join(" · "),
     readBytesPerS: hardware.read_bytes_per_s ?? null,
+    operationsPerS: hardware.operations_per_s ?? null,
+    measuredAt: hardware.measured_at ?? null,
     memory: {
       totalBytes: hardware.memory_bytes,
       freeBytes: hardware.free_bytes,
@@ -140,7 +142,7 @@ export function freeBytes(state) {
 function unknownNode(id) {
   return {
     id, name: id, api: "", isHere: false, alive: false, tone: null, machine: "", workers: [],
-    readBytesPerS: null, memory: null, state: "gone",
+    readBytesPerS: null, operationsPerS: null, measuredAt: null, memory: null, state: "gone",
   };
 }
 
@@ -211,6 +213,7 @@ export function modelViews(state) {
     steward: nodeName(state, model.steward),
     epoch: model.epoch,
     stats: model.stats ?? null,
+    prediction: model.prediction ?? null,
     segments: segments(model, toneOf),
     ...planView(state, model),
   }));
