@@ -1,0 +1,171 @@
+"""`gangline plan`: what a model would do on machines, before anything is bought or downloaded."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from gangline.cli.common import add_json, add_url, client_of, positive
+from gangline.cli.output import table
+from gangline.errors import NotFound, UsageError
+from gangline.node.stored import describe_folder
+from gangline.facts import ModelId
+from gangline.plan import catalog
+from gangline.plan.advice import Advice, Question, ShapeAt, advise, rate
+from gangline.plan.engines import ENGINES, find_engine
+from gangline.plan.fleet import fleet_of
+from gangline.plan.forecast import Wish
+from gangline.plan.shape import cost_of_config
+
+EXIT_DOES_NOT_FIT = 1
+DEFAULT_CONTEXT = 8192
+PLAN_S = 60.0
+USUAL_BITS = 4.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `gangline plan`."""
+    parser.add_argument("model", metavar="MODEL", help="a model of the catalogue, or a folder")
+    parser.add_argument(
+        "--on",
+        nargs="+",
+        action="extend",
+        metavar="MACHINE",
+        help='machines of the catalogue, as "m3-ultra-512 x4" (default: the live cluster)',
+    )
+    parser.add_argument("--link", metavar="LINK", help="how they are connected, as 10gbe")
+    parser.add_argument(
+        "--bits", type=float, metavar="B", help="per weight; whole numbers without their scales"
+    )
+    parser.add_argument("--context", type=positive, metavar="N", help="tokens per conversation")
+    parser.add_argument("--lanes", type=positive, metavar="N", help="conversations at a time")
+    parser.add_argument(
+        "--prompt", type=positive, default=512, metavar="N", help="its tokens (default: 512)"
+    )
+    parser.add_argument(
+        "--parallel",
+        choices=("auto", "pipeline", "tensor"),
+        default="auto",
+        help="give machines layers, or shares of each matrix (default: auto)",
+    )
+    parser.add_argument(
+        "--engine", default="ours", metavar="NAME", help=f"whose speed: {', '.join(ENGINES)}"
+    )
+    add_url(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict and print; 1 where it does not fit."""
+    advice = _on_catalogue(options) if options.on is not None else _on_cluster(options)
+    print(msgspec.json.encode(advice).decode() if options.json else "\n".join(render(advice)))
+    return 0 if advice.fits else EXIT_DOES_NOT_FIT
+
+
+def _on_catalogue(options: argparse.Namespace) -> Advice:
+    engine = find_engine(options.engine)
+    fleet = fleet_of(options.on, options.link)
+    name, shape, bits = find_model(options.model, options.bits)
+    most = shape(bits).max_context
+    context = options.context or min(DEFAULT_CONTEXT, most)
+    if context > most:
+        raise UsageError(
+            f"a context of {context} tokens is outside 1..{most}",
+            hint=f"`{name}` was trained for {most} tokens",
+            param="context",
+        )
+    wish = Wish(context, options.lanes or 1, min(options.prompt, context), options.parallel)
+    return advise(Question(name, shape, bits, fleet, engine, wish))
+
+
+def _on_cluster(options: argparse.Namespace) -> Advice:
+    for name in ("link", "bits"):
+        if getattr(options, name) is not None:
+            raise UsageError(
+                f"--{name} is measured on a live cluster",
+                hint=f"name machines to plan for: --on \"m3-ultra-512 x2\" --{name} …",
+                param=name,
+            )
+    client = client_of(options)
+    query = {"model": options.model, "prompt": str(options.prompt)}
+    for name in ("context", "lanes"):
+        if getattr(options, name) is not None:
+            query[name] = str(getattr(options, name))
+    return client.get("/cluster/plan", Advice, query=query)
+
+
+def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
+    """A model of the catalogue, or of a folder here, with the bits to plan for."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        stored = describe_folder(ModelId(folder.resolve().name), folder, strict=True)
+        cost = stored.cost
+        if cost is None:
+            raise UsageError(f"{folder} cannot be run: {stored.model.reason}")
+        if bits is not None:
+            raise UsageError("the files of a folder have their bits", param="bits")
+        return stored.model.id, lambda _: cost, round(bits_of(cost), 2)
+    if folder.suffix or "/" in name:
+        raise NotFound(f"there is no folder {folder}", hint="give the folder of a model, or its id")
+    model = catalog.model(name)
+    if bits is None:
+        bits = min(model.bits, key=lambda usual: abs(usual - USUAL_BITS))
+    return model.id, lambda wanted: cost_of_config(model.config, wanted), stored_bits(bits)
+
+
+def stored_bits(bits: float) -> float:
+    """Bits per weight with the scales of groups of 64: half a bit more, below 16."""
+    return bits + 0.5 if bits == int(bits) and 2 <= bits <= 8 else bits
+
+
+def render(advice: Advice) -> list[str]:
+    """The plan as a table, then what to know about it."""
+    if not advice.fits:
+        return [f"{advice.model} does not fit", "", *advice.why]
+    error = f" ± {advice.decode_tps_error:.0%}" if advice.decode_tps_error else ""
+    assert advice.decode_tps and advice.prefill_tps and advice.ttft_s and advice.throughput_tps
+    rows = [("one answer", f"{rate(advice.decode_tps)} tok/s{error}", "predicted")]
+    if advice.lanes > 1:
+        rows.append(
+            (f"{advice.lanes} lanes", f"{rate(advice.throughput_tps)} tok/s", "together")
+        )
+    rows.append(
+        ("first token", f"{advice.ttft_s:.2g} s", f"{advice.prompt} tokens of prompt, "
+         f"{rate(advice.prefill_tps)} tok/s")
+    )
+    if advice.watts:
+        rows.append(("power", f"{advice.watts:.0f} W", "of the machines in use, busy"))
+    if advice.price_usd:
+        rows.append(("price", f"${advice.price_usd:,.0f}", "of the machines in use"))
+    if advice.usd_per_million_tokens:
+        rows.append(
+            ("cost", f"${advice.usd_per_million_tokens:.2f}", "per million tokens, always busy")
+        )
+    stages = [
+        (
+            " + ".join(_counted(stage.machines)),
+            f"[{stage.layers[0]}, {stage.layers[1]})",
+            f"{stage.memory_gb:.1f} GiB",
+            f"{stage.ms_per_token:.2g} ms",
+        )
+        for stage in advice.stages
+    ]
+    title = f"{advice.model} at {advice.bits:g} bits, {advice.parallel}, {advice.engine}"
+    lines = [title, "", *table(("WHAT", "PREDICTED", "OF"), rows), ""]
+    lines += table(("MACHINES", "LAYERS", "MEMORY", "TOKEN"), stages)
+    if advice.left_out:
+        lines += ["", *(f"left out: {one.machine} {one.why}" for one in advice.left_out)]
+    if advice.runner_up is not None:
+        second = advice.runner_up
+        names = " + ".join(_counted(second.machines))
+        lines += ["", f"runner-up: {second.parallel} on {names}, {second.why}"]
+    return [*lines, "", *advice.why]
+
+
+def _counted(names: tuple[str, ...]) -> list[str]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return [f"{n} x {name}" if n > 1 else name for name, n in counts.items()]

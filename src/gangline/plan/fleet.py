@@ -1,0 +1,104 @@
+"""Machines of the catalogue as a cluster: what `--on`, `--link` and `--engine` name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from gangline.errors import UsageError
+from gangline.plan import catalog
+from gangline.plan.catalog import LinkType, MachineType
+from gangline.plan.engines import Engine, Fit, published_fit, rates_of
+from gangline.plan.forecast import Cluster, Member
+
+MAX_MACHINES = 64
+DEFAULT_LINK = "1gbe"  # what any two computers have
+DEFAULT_CARD_LINK = "pcie4-x16"
+
+_COUNT = re.compile(r"^(?:(\d+) ?[x*×] ?(.+)|(.+?) ?[x*×] ?(\d+))$", re.IGNORECASE)
+_SPEED = re.compile(r"^([\d.]+) ?([gm])bit(?:/?s)?(?:[ ,/]+([\d.]+) ?ms)?$", re.IGNORECASE)
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """Machines and what they are connected by."""
+
+    machines: tuple[MachineType, ...]
+    link: LinkType
+
+    @property
+    def name(self) -> str:
+        """`4 x m3-ultra-512`, `m3-ultra-512 + dgx-spark`."""
+        counts: dict[str, int] = {}
+        for machine in self.machines:
+            counts[machine.id] = counts.get(machine.id, 0) + 1
+        return " + ".join(f"{n} x {one}" if n > 1 else one for one, n in counts.items())
+
+    def cluster(self, engine: Engine, bits: float, fit: Fit | None = None) -> Cluster:
+        """The machines with what `engine` reaches on them at `bits` per weight."""
+        fit = fit or published_fit()
+        members = tuple(
+            Member(one.id, one.id, one.usable_bytes, rates_of(one, engine, bits, fit))
+            for one in self.machines
+        )
+        return Cluster(members, lambda a, b: self.link, fit.engines[engine])
+
+
+def fleet_of(on: Sequence[str], link: str | None) -> Fleet:
+    """The fleet that words like "m3-ultra-512 x4" name; UsageError, NotFound."""
+    machines: list[MachineType] = []
+    for words in on:
+        for part in words.split(","):
+            name, count = _counted(part.strip())
+            machine = catalog.machine(name)
+            machines += [machine] * count
+    if not machines:
+        raise UsageError("no machines are named", hint='use --on "m3-ultra-512 x4"', param="on")
+    if len(machines) > MAX_MACHINES:
+        raise UsageError(f"{len(machines)} machines are more than {MAX_MACHINES}", param="on")
+    return Fleet(tuple(machines), link_of(link) if link else usual_link(machines))
+
+
+def _counted(text: str) -> tuple[str, int]:
+    """(id, count) of "m3-ultra-512 x4", "4x m3-ultra-512", "m3-ultra-512"."""
+    if any(text == machine.id for machine in catalog.machines()):
+        return text, 1
+    match = _COUNT.match(text)
+    if match is None:
+        return text, 1
+    count = int(match[1] or match[4])
+    if count < 1:
+        raise UsageError(f"`{text}` names no machine", hint="use a count from 1 on", param="on")
+    return (match[2] or match[3]).strip(), count
+
+
+def link_of(text: str) -> LinkType:
+    """A link of the catalogue, or one by its speed: "2.5gbit", "100mbit,5ms"."""
+    match = _SPEED.match(text.strip())
+    if match is None:
+        return catalog.link(text)
+    gbps = float(match[1]) / (1 if match[2].lower() == "g" else 1000)
+    if gbps <= 0:
+        raise UsageError(
+            f"a link of {text} carries nothing, so no model can be split over it",
+            hint="name a speed above 0, as in --link 1gbit, or a link: --link 10gbe",
+            param="link",
+        )
+    rtt_us = float(match[3]) * 1000 if match[3] else catalog.link(DEFAULT_LINK).rtt_us
+    return LinkType(
+        id=text, name=text, kind="ethernet", gbps=gbps, rtt_us=rtt_us, per_message_us=10.0,
+        source="as asked for",
+    )  # fmt: skip
+
+
+def usual_link(machines: Iterable[MachineType]) -> LinkType:
+    """The fastest port that all of them have; cards sit in one computer."""
+    each = list(machines)
+    shared = [port for port in each[0].ports if all(port in one.ports for one in each)]
+    known = {link.id for link in catalog.links()}
+    usable = [catalog.link(port) for port in shared if port in known]
+    if usable:
+        return max(usable, key=lambda link: (link.kind == "rdma", link.gbps))
+    cards = all(one.kind == "gpu" for one in each)
+    return catalog.link(DEFAULT_CARD_LINK if cards else DEFAULT_LINK)
