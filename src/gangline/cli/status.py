@@ -87,13 +87,8 @@ def render(state: ClusterState) -> list[str]:
     for model in state.models:
         rows = list(_stage_rows(state, model))
         if len(state.models) == 1:
-<<<<<<< HEAD
             rows += [_row(state, node, None, None, None) for node in unused]
-        lines += [title(model), "", *table(HEADER, rows), ""]
-=======
-            rows += [_row(state, node, None, None, "") for node in unused]
         lines += [title(model), *pace(model), "", *table(HEADER, rows), ""]
->>>>>>> catalog
     if len(state.models) != 1 and (unused or not state.models):
         rows = [_row(state, node, None, None, None) for node in unused]
         lines += [*(["no model", ""] if state.models else []), *table(HEADER, rows), ""]

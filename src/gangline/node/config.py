@@ -12,11 +12,7 @@ from pathlib import Path
 import msgspec
 
 from gangline.errors import UsageError
-<<<<<<< HEAD
-from gangline.facts import Hardware, check_backend
-=======
-from gangline.facts import Hardware, Interface
->>>>>>> catalog
+from gangline.facts import Hardware, Interface, check_backend
 from gangline.paths import home
 
 DEFAULT_PORT = 5454

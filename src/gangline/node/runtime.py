@@ -270,13 +270,8 @@ class Runtime:
             advertise=self._advertise,
             context=record.plan.context,
             lanes=record.plan.lanes,
-<<<<<<< HEAD
-            threads=self._config.threads or self._hardware.cores,
-            backend=record.request.backend or self._config.backend,
-=======
             threads=self._config.threads or self._machine.hardware.cores,
-            backend=record.request.backend or "auto",
->>>>>>> catalog
+            backend=record.request.backend or self._config.backend,
         )
 
 
