@@ -14,7 +14,7 @@ from gangline.checkpoint.model import open_checkpoint
 from gangline.checkpoint.tensors import GroupAffine, Tensor
 from gangline.engine.backends.reference import dense
 from gangline.errors import CheckpointError
-from tests.engine.fixtures import NAMES, Weights, family_of, read_fixture, write_model
+from tests.engine.fixtures import NAMES, Weights, family_of, from_bf16, read_fixture, write_model
 from tests.engine.steps import Chain
 from tests.make_checkpoint import pack, quantize
 
@@ -30,12 +30,12 @@ def same(found: Any, expected: Any) -> None:
     np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
 
 
-def stacked(weights: Weights, pattern: str) -> Weights:
-    """Each matrix of all experts as one tensor, named by the first and third group of `pattern`."""
+def stacked(weights: Weights) -> Weights:
+    """Each matrix of all experts as one tensor: `model.layers.0.mlp/gate_proj`."""
     found: dict[tuple[str, str], dict[int, Any]] = {}
     others = {}
     for name, array in weights.items():
-        if match := re.fullmatch(pattern, name):
+        if match := re.fullmatch(EXPERTS, name):
             before, expert, kind = match.groups()
             found.setdefault((before, kind), {})[int(expert)] = array
         else:
@@ -46,20 +46,15 @@ def stacked(weights: Weights, pattern: str) -> Weights:
     }
 
 
-SEPARATE = {
-    "qwen3_moe": (r"(.*\.mlp)\.experts\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight", "mlp"),
-    "mixtral": (r"(.*\.block_sparse_moe)\.experts\.(\d+)\.(w\d)\.weight", "block_sparse_moe"),
-    "deepseek_v3": (r"(.*\.mlp)\.experts\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight", "mlp"),
-}
+EXPERTS = r"(.*\.(?:mlp|block_sparse_moe))\.experts\.(\d+)\.(\w+)\.weight"
 KINDS = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 
 
-@pytest.mark.parametrize("name", SEPARATE)
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral", "deepseek_v3"])
 def test_experts_load_from_each_form(tmp_path: Path, name: str) -> None:
     """One tensor per expert, MLX's stacks, and the fused ones of transformers 5."""
     config, weights, _ = read_fixture(name)
-    pattern, module = SEPARATE[name]
-    stacks = stacked(weights, pattern)
+    stacks = stacked(weights)
     assert len(stacks) < len(weights)
     mlx, fused = {}, {}
     for path, array in stacks.items():
@@ -70,7 +65,7 @@ def test_experts_load_from_each_form(tmp_path: Path, name: str) -> None:
             fused[path.replace("block_sparse_moe", "mlp")] = array
             continue
         mlx[f"{before}.switch_mlp.{kind}.weight"] = array
-        layer = before.removesuffix(module)
+        layer = before.rpartition(".")[0] + "."
         if kind == "down_proj":
             fused[f"{layer}mlp.experts.down_proj"] = array
         else:
@@ -105,6 +100,39 @@ def gpt_oss_as_mlx(weights: Weights) -> Weights:
     return changed
 
 
+def test_mlx_has_norms_of_qwen3_next_as_they_are(tmp_path: Path) -> None:
+    """Its conversion adds the 1 that Hugging Face's leaves out, and turns the convolution."""
+    config, weights, _ = read_fixture("qwen3_next")
+    expected = run(write_model(tmp_path / "hf", config, weights))
+    mlx = {}
+    for path, array in stacked(weights).items():
+        before, _, kind = path.partition("/")
+        if kind:
+            mlx[f"{before}.switch_mlp.{kind}.weight"] = array
+        elif path.endswith("norm.weight") and "linear_attn" not in path:
+            mlx[path] = from_bf16(array) + 1
+        else:
+            mlx[path] = array.transpose(0, 2, 1) if "conv1d" in path else array
+    same(run(write_model(tmp_path / "mlx", config, mlx)), expected)
+
+
+def test_latent_attention_loads_from_both_forms(tmp_path: Path) -> None:
+    """One matrix that makes keys and values of the latent, or MLX's two."""
+    config, weights, _ = read_fixture("deepseek_v3")
+    n_heads, plain, value = 4, config["qk_nope_head_dim"], config["v_head_dim"]
+    split = {}
+    for path, array in weights.items():
+        before, found, _ = path.partition("kv_b_proj.weight")
+        if not found:
+            split[path] = array
+            continue
+        heads = array.reshape(n_heads, plain + value, -1)
+        split[f"{before}embed_q.weight"] = heads[:, :plain].transpose(0, 2, 1)
+        split[f"{before}unembed_out.weight"] = heads[:, plain:]
+    expected = run(write_model(tmp_path / "one", config, weights))
+    same(run(write_model(tmp_path / "two", config, split)), expected)
+
+
 def test_gpt_oss_loads_from_each_form(tmp_path: Path) -> None:
     config, weights, _ = read_fixture("gpt_oss")
     expected = run(write_model(tmp_path / "hf", config, weights))
@@ -128,7 +156,7 @@ def quantized(weights: Weights) -> tuple[Weights, Weights]:
         if not fits or "conv1d" in path:
             packed[path] = meant[path] = array
             continue
-        values = (array.astype(np.uint32) << 16).view(np.float32)
+        values = from_bf16(array)
         rows = values.reshape(-1, values.shape[-1])
         outer = array.shape[:-1]
         words, scales, offsets = (part.reshape(*outer, -1) for part in quantize(rows, 4, GROUP))
