@@ -12,8 +12,8 @@ import pytest
 import gangline
 from gangline.errors import CheckpointError, ContextTooLong, NotFound, UsageError
 from gangline.paths import demo_model
+from tests.engine.fixtures import read_case
 from tests.engine.steps import Chain
-from tests.engine.test_conformance import read_case
 from tests.make_checkpoint import make_checkpoint
 
 IDS = [5, 17, 3, 88, 41, 2, 9]

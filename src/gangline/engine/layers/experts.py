@@ -14,6 +14,8 @@ from gangline.checkpoint.shape import Mixture
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.loader import Loader
 
+FUSED = "mlp.experts"  # in every family
+
 Parts = list[list[Tensor]]  # of each expert: the tensors that are stacked along its rows
 
 
@@ -31,9 +33,8 @@ def load_experts(loader: Loader, at: str, shape: Mixture) -> Experts:
     names = loader.names
     if f"{at}{names.stacked}.gate_proj.weight" in loader:
         return _load_stacked(loader, at + names.stacked, shape)
-    for module in (at + names.fused, f"{at}mlp.experts"):
-        if f"{module}.gate_up_proj" in loader:
-            return _load_fused(loader, module, shape)
+    if f"{at}{FUSED}.gate_up_proj" in loader:
+        return _load_fused(loader, at + FUSED, shape)
     return _load_separate(loader, at, shape)
 
 
