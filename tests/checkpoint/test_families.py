@@ -115,6 +115,7 @@ def test_windows_that_a_config_turns_off() -> None:
     changed = {name: value for name, value in qwen.items() if name != "layer_types"}
     assert windows(parse(changed)) == [0, 9, 9]
     assert windows(parse(changed | {"use_sliding_window": False})) == [0, 0, 0]
+    assert windows(parse(qwen | {"use_sliding_window": False})) == [0, 0, 0]
     assert windows(parse(CONFIGS["mistral"] | {"sliding_window": None})) == [0, 0, 0]
 
 
@@ -140,6 +141,9 @@ REFUSED = [
     ("deepseek_v3", "scoring_func", "softmax"),
     ("deepseek_v3", "topk_method", "greedy"),
     ("deepseek_v3", "n_group", 3),
+    ("deepseek_v3", "n_routed_experts", 2**30),
+    ("deepseek_v3", "num_attention_heads", 2**30),
+    ("qwen3_next", "linear_num_key_heads", 2**30),
     ("deepseek_v3", "num_experts_per_tok", 5),
     ("glm4_moe", "moe_layer_freq", 2),
     ("smollm3", "no_rope_layers", [1, 0]),

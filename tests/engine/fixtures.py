@@ -36,6 +36,10 @@ def read_fixture(name: str) -> tuple[dict[str, Any], Weights, Weights]:
     return config, weights, arrays
 
 
+def from_bf16(array: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return (array.astype(np.uint32) << 16).view(np.float32)
+
+
 def write_model(folder: Path, config: dict[str, Any], weights: Weights) -> Path:
     """A checkpoint in `folder`, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,13 +51,12 @@ def write_model(folder: Path, config: dict[str, Any], weights: Weights) -> Path:
 def read_case(name: str, folder: Path, *, in_f32: bool = False) -> Case:
     """A fixture's checkpoint, written into `folder`, with its prompts and logits.
 
-    With `in_f32` the weights have the same values as float32.
+    `in_f32` writes the same numbers as float32, for back ends that compute in the weights' own
+    precision.
     """
     config, weights, rest = read_fixture(name)
     if in_f32:
-        weights = {
-            path: (bits.astype(np.uint32) << 16).view(np.float32) for path, bits in weights.items()
-        }
+        weights = {path: from_bf16(array) for path, array in weights.items()}
     write_model(folder, config, weights)
     numbers = range(sum(path.startswith("ids/") for path in rest))
     return Case(

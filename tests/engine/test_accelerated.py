@@ -423,6 +423,8 @@ def test_batches_that_do_not_fit_are_refused(ops: Operations) -> None:
     ):
         with pytest.raises(ProtocolError):
             lanes_step(ops, *sequences)
+    with pytest.raises(ProtocolError, match="without sequences"):
+        ops.batch(Batch.of(ints(), ints(), ints()), 4, 700)
 
 
 def test_arrays_of_numpy_are_left_alone(ops: Operations) -> None:
