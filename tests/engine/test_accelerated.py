@@ -412,6 +412,18 @@ def test_compressed_models_agree_with_reference(ops: Operations, tmp_path: Path,
     agree(found, expected, 1e-4 if ops.name == "mlx" else 5e-2)
 
 
+@pytest.mark.parametrize("kind", ["f32", "bf16", "q4"])
+def test_splits_do_not_change_a_bit(ops: Operations, tmp_path: Path, kind: str) -> None:
+    """Where the steps are the same: a hop carries what the layers compute, in float32."""
+    folder = make_checkpoint(tmp_path, kind=kind, group_size=32)
+    ids = RNG.integers(0, 97, 20).tolist()
+    whole, *split = (
+        Chain(folder, cuts, backend=ops.name).run(ids, [12, *[1] * 8])
+        for cuts in ((), (1,), (1, 2), (0, 2))
+    )
+    assert all((logits == whole).all() for logits in split)
+
+
 def test_batches_that_do_not_fit_are_refused(ops: Operations) -> None:
     for sequences in (
         [(4, 0, 1)],
