@@ -27,14 +27,9 @@ from tests.engine.steps import Chain
 BOUND = 1e-4  # of the largest logit
 
 # What a back end needs besides gangline itself.
-BACKENDS = {
-    "reference": "numpy",
-    "cpu": "gangline._kernels",
-    "mlx": "mlx",
-    "torch": "torch",
-}
+BACKENDS = {"reference": "numpy", "cpu": "gangline._kernels", "mlx": "mlx", "torch": "torch"}
 
-# Back ends that compute in the precision of the weights: they get the same values as float32.
+# These compute in the precision of the weights, so they get them as float32.
 IN_WEIGHTS_PRECISION = {"mlx", "torch"}
 ROUNDED_BOUND = 0.02  # of half of the rows, with the weights in the bf16 that the fixtures have
 

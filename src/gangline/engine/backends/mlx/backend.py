@@ -27,6 +27,7 @@ from gangline.engine.operations import (
     Layers,
     Routing,
 )
+from gangline.errors import ProtocolError
 
 
 class Mlx:
@@ -68,7 +69,10 @@ class Mlx:
         return mx.array(cos_sin)
 
     def batch(self, batch: Batch, lanes: int, context: int) -> Step:
-        return Step(self._check(batch, lanes, context))
+        checked = self._check(batch, lanes, context)
+        if not len(checked.slots):
+            raise ProtocolError("a batch without sequences")
+        return Step(checked)
 
     def runner(self, layers: Layers) -> Callable[[F32, Any], F32]:
         return lambda x, batch: self.to_numpy(layers(self.from_numpy(x), batch))

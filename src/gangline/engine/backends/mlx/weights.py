@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
+import numpy as np
 
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.backends.reference import dense
@@ -124,7 +125,8 @@ def part_of(tensor: Tensor) -> Part:
     if form is None:
         return Dense(floats(tensor))
     assert tensor.scales is not None and tensor.offsets is not None, tensor.name
-    packed, scales, offsets = mx.array(tensor.data), floats(tensor.scales), floats(tensor.offsets)
+    packed = mx.array(np.ascontiguousarray(tensor.data).view(np.uint32))
+    scales, offsets = floats(tensor.scales), floats(tensor.offsets)
     if scales.dtype == mx.float16:
         scales, offsets = scales.astype(mx.float32), offsets.astype(mx.float32)
     if form.bits in BITS and form.group_size in GROUP_SIZES:

@@ -28,6 +28,7 @@ from gangline.engine.operations import (
     Layers,
     Routing,
 )
+from gangline.errors import ProtocolError
 
 
 def find_device() -> torch.device:
@@ -84,7 +85,10 @@ class Torch:
         return self.from_numpy(cos_sin)
 
     def batch(self, batch: Batch, lanes: int, context: int) -> Step:
-        return step_of(self._check(batch, lanes, context), context, self.device)
+        checked = self._check(batch, lanes, context)
+        if not len(checked.slots):
+            raise ProtocolError("a batch without sequences")
+        return step_of(checked, context, self.device)
 
     def runner(self, layers: Layers) -> Callable[[F32, Any], F32]:
         return Recorder(layers, self.device, graphs=self.device.type == "cuda")

@@ -1,8 +1,9 @@
 """PyTorch's built-in products with 4-bit matrices, trusted only after a comparison.
 
-The operators belong to no documented interface (`torch.ops.aten._weight_int4pack_mm`), differ
-between devices, and refuse some shapes. `Kernel.of` therefore multiplies a small random matrix
-with them once per process and compares; a kernel that fails or deviates is not used.
+All is bf16: in float32 the operator for CPUs is a hundred times slower. The operators belong to no
+documented interface (`torch.ops.aten._weight_int4pack_mm`), differ between devices, and refuse some
+shapes. `Kernel.of` therefore multiplies a small random matrix with them once per process and
+compares; a kernel that fails or deviates is not used.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ class Kernel:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._on_cpu = device.type == "cpu"
-        self.dtype = torch.float32 if self._on_cpu else torch.bfloat16
 
     @staticmethod
     @cache
@@ -79,13 +79,13 @@ class Kernel:
             packed = torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), 8)
         zeros = offsets.float() + MIDDLE * scales.float()
         affine = torch.stack([scales.float(), zeros], -1).transpose(0, 1)  # (K / group, N, 2)
-        return Int4Matrix(self, packed, affine.to(self.dtype).contiguous())
+        return Int4Matrix(self, packed, affine.to(torch.bfloat16).contiguous())
 
     def multiply(self, x: torch.Tensor, packed: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
         group_size = x.shape[-1] // affine.shape[0]
         aten = torch.ops.aten
         operator = aten._weight_int4pack_mm_for_cpu if self._on_cpu else aten._weight_int4pack_mm
-        y: torch.Tensor = operator(x.to(self.dtype).contiguous(), packed, group_size, affine)
+        y: torch.Tensor = operator(x.to(torch.bfloat16).contiguous(), packed, group_size, affine)
         return y.float()
 
     def deviation(self) -> float:

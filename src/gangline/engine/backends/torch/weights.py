@@ -1,9 +1,9 @@
 """Matrices for PyTorch: dense, packed group-affine, and 4-bit ones for its built-in kernel.
 
-A dense product is computed in the precision of its weight, a quantized one in float32 on a CPU and
-in bf16 on a GPU. Matrices of 4 bits use PyTorch's own kernel where it has one for the device and
-the shape, and where a product of that kernel was compared with ours first (`int4.py`); all others
-stay packed and are unpacked block by block, at each use.
+A dense product is computed in the precision of its weight, a quantized one in bf16. Matrices of 4
+bits use PyTorch's own kernel where it has one for the device and the shape, and where a product of
+that kernel was compared with ours first (`int4.py`); all others stay packed and are unpacked block
+by block, at each use.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Dense:
 class Packed:
     """Matrices of `scale * q + offset`: bytes (…, N, K bits / 8), lowest bits first.
 
-    `dtype` is the precision in which they are multiplied.
+    They are multiplied in bf16.
     """
 
     def __init__(
@@ -54,23 +54,21 @@ class Packed:
         scales: torch.Tensor,
         offsets: torch.Tensor,
         bits: int,
-        dtype: torch.dtype,
     ) -> None:
         self.parts = packed, scales, offsets
         self.bits = bits
-        self.dtype = dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
         *outer, n_bytes = self.parts[0].shape
         return *outer, n_bytes * 8 // self.bits
 
-    def at(self, index: Index, dtype: torch.dtype | None = None) -> torch.Tensor:
+    def at(self, index: Index, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
         packed, scales, offsets = (part[index] for part in self.parts)
         numbers = unpack(packed, self.bits)
         groups = numbers.view(*scales.shape, -1).float()
         values = groups * scales.float()[..., None] + offsets.float()[..., None]
-        return values.view(numbers.shape).to(dtype or self.dtype)
+        return values.view(numbers.shape).to(dtype)
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         n_rows, n_columns = self.shape
@@ -111,7 +109,6 @@ class Loader:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.kernel = Kernel.of(device)
-        self.quantized_dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         self._last: tuple[Tensor, Matrix] | None = None  # an embedding may be the output too
 
     def weight(self, tensors: Sequence[Tensor]) -> Weight:
@@ -138,7 +135,7 @@ class Loader:
         if all(alike(matrices[0][0], part) for matrix in matrices for part in matrix):
             return combine([combine(matrix, torch.cat) for matrix in matrices], torch.stack)
         # Gate and up in different forms: what they are in common is dense.
-        everything, dtype = slice(None), self.quantized_dtype
+        everything, dtype = slice(None), torch.bfloat16
         return Dense(
             torch.stack([torch.cat([p.at(everything, dtype) for p in m]) for m in matrices])
         )
@@ -159,7 +156,7 @@ class Loader:
         assert tensor.scales is not None and tensor.offsets is not None, tensor.name
         packed = torch.from_numpy(np.array(tensor.data).view(np.uint8)).to(self.device)
         scales, offsets = self.floats(tensor.scales), self.floats(tensor.offsets)
-        return Packed(packed, scales, offsets, form.bits, self.quantized_dtype)
+        return Packed(packed, scales, offsets, form.bits)
 
     def _final(self, run: Sequence[Matrix]) -> Matrix | Int4Matrix:
         """One matrix of those of one form, for the built-in kernel where that is possible."""
@@ -205,7 +202,7 @@ def combine(parts: Sequence[Matrix], how: Callable[[list[torch.Tensor]], torch.T
     tensors = [how(list(same)) for same in zip(*(part.parts for part in parts), strict=True)]
     if isinstance(first, Packed):
         packed, scales, offsets = tensors
-        return Packed(packed, scales, offsets, first.bits, first.dtype)
+        return Packed(packed, scales, offsets, first.bits)
     return Dense(*tensors)
 
 
