@@ -17,7 +17,7 @@ FIXTURE = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "mlx_q
 def main() -> None:
     random = np.random.default_rng(7)
     arrays = {}
-    for bits in (4, 8):
+    for bits in (4, 8, 2, 3, 5, 6):
         for group_size in (32, 64, 128):
             w = mx.array(random.standard_normal((6, 256)).astype(np.float32))
             packed, scales, biases = mx.quantize(w, group_size=group_size, bits=bits)
@@ -27,6 +27,12 @@ def main() -> None:
             arrays[f"{name}.scales"] = np.array(scales)
             arrays[f"{name}.biases"] = np.array(biases)
             arrays[f"{name}.values"] = np.array(back)
+    w = mx.array(random.standard_normal((6, 256)).astype(np.float32))
+    packed, scales = mx.quantize(w, mode="mxfp4")
+    arrays["mxfp4.packed"], arrays["mxfp4.scales"] = np.array(packed), np.array(scales)
+    arrays["mxfp4.values"] = np.array(
+        mx.dequantize(packed, scales, mode="mxfp4").astype(mx.float32)
+    )
     np.savez_compressed(FIXTURE, **arrays)
     print(f"{FIXTURE}: MLX {mx.__version__}")
 
