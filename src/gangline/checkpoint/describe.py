@@ -23,6 +23,7 @@ from gangline.errors import CheckpointError
 _ROOT = r"^(?:language_model\.|model\.)*"
 _LAYER = re.compile(_ROOT + r"layers\.(\d{1,9})\.")
 _EMBEDDING = re.compile(_ROOT + r"embed_tokens\.")
+_EXPERTS = re.compile(r"\.(experts|switch_mlp)\.")
 _OUTPUT = re.compile(_ROOT + r"(norm|lm_head)\.")
 
 
@@ -30,10 +31,11 @@ class Sizes(msgspec.Struct, frozen=True):
     """Bytes on disk of the parts that a plan hands out.
 
     `output` is the final norm and the output matrix; where the matrix is the embedding (tied) it
-    counts as `embedding` only.
+    counts as `embedding` only. `experts` is the part of each layer that a router chooses from.
     """
 
     layers: tuple[int, ...]
+    experts: tuple[int, ...]
     embedding: int
     output: int
 
@@ -75,7 +77,7 @@ def describe(folder: Path | str) -> Description:
     except CheckpointError as error:
         shape, reason = None, f"{error.message}. {error.hint}".strip()
     entries = read_entries(folder)
-    found = sizes_of(entries, shape) if shape is not None else Sizes((), 0, 0)
+    found = sizes_of(entries, shape) if shape is not None else Sizes((), (), 0, 0)
     return Description(
         path=str(folder),
         fingerprint=fingerprint_of(config, entries),
@@ -91,18 +93,20 @@ def describe(folder: Path | str) -> Description:
 
 def sizes_of(entries: Mapping[str, Entry], shape: ModelShape) -> Sizes:
     """Sum the tensors by where they belong; those that do not serve the text count nowhere."""
-    layers = [0] * shape.n_layers
+    layers, experts = [0] * shape.n_layers, [0] * shape.n_layers
     embedding = output = 0
     for name, entry in entries.items():
         layer = _LAYER.search(name)
         if layer is not None:
-            if int(layer[1]) < shape.n_layers:
-                layers[int(layer[1])] += entry.n_bytes
+            number = int(layer[1])
+            if number < shape.n_layers:
+                layers[number] += entry.n_bytes
+                experts[number] += entry.n_bytes if _EXPERTS.search(name) else 0
         elif _EMBEDDING.search(name):
             embedding += entry.n_bytes
         elif (part := _OUTPUT.search(name)) and not (shape.tied and part[1] == "lm_head"):
             output += entry.n_bytes
-    return Sizes(tuple(layers), embedding, output)
+    return Sizes(tuple(layers), tuple(experts), embedding, output)
 
 
 def fingerprint_of(config: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:

@@ -81,7 +81,7 @@ class Cpu:
             rows, columns = tensor.shape
             data = dense(tensor).reshape(-1).view(np.uint8)
             return _kernels.Heads(data, "f32", rows, columns, n_heads)
-        return _kernels.Heads(*_arguments(tensor), n_heads)
+        return _kernels.Heads(*_arguments(tensor), n_heads=n_heads)
 
     def cache(
         self, lanes: int, context: int, rules: Attention, dtype: CacheDtype = "f16"
