@@ -29,9 +29,9 @@ Matrix dense_matrix(const Bytes& data, const std::string& dtype, int64_t rows, i
 Matrix quantized_matrix(const Bytes& data, const Bytes& scales, const Bytes& offsets,
                         const std::string& dtype, int64_t rows, int64_t columns, int bits,
                         int group_size) {
-  require(bits == 4 || bits == 8, "only 4 and 8 bits per weight can be run");
-  require(group_size == 32 || group_size == 64 || group_size == 128,
-          "only groups of 32, 64 and 128 can be run");
+  require((bits >= 2 && bits <= 6) || bits == 8, "only 2 to 6 and 8 bits per weight can be run");
+  require(group_size == 16 || group_size == 32 || group_size == 64 || group_size == 128,
+          "only groups of 16, 32, 64 and 128 can be run");
   require(columns % group_size == 0, "a row is not a whole number of groups");
   Matrix matrix = sized(dtype, rows, columns);
   matrix.bits = bits;

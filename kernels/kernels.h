@@ -15,9 +15,9 @@ namespace gangline {
 enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu2, swiglu_clamped };
 
 // A matrix (n, k) as it lies in a checkpoint, rows without gaps.
-// bits == 0: dense numbers of `dtype`; `linear` takes only these. bits == 4 or 8: whole numbers q packed from the lowest bits
-// of little-endian words upwards, meaning scale * q + offset; scales and offsets are (n, k /
-// group_size) of `dtype`, and k is a multiple of group_size (32, 64 or 128).
+// bits == 0: dense numbers of `dtype`; `linear` takes only these. bits from 2 to 6, or 8: whole
+// numbers q, a row being one stream of bits, lowest first, meaning scale * q + offset; scales and
+// offsets are (n, k / group_size) of `dtype`, and k is a multiple of group_size (16, 32, 64 or 128).
 struct Matrix {
   const uint8_t* data;
   const uint8_t* scales;
@@ -38,7 +38,7 @@ inline int64_t row_bytes(const Matrix& w) {
 
 // A group-affine matrix (n, k) repacked into panels of 16 rows. A panel is its groups in order; a
 // group is 16 scales, 16 offsets, then 64-byte vectors of codes (pack.cpp says in which order).
-// Rows that fill up the last panel are never written out.
+// Rows that fill up the last panel are never written out. Codes have 4 bits, or 8 if they need more.
 struct Packed {
   const uint8_t* data;  // 64-byte aligned
   int64_t n;
@@ -99,7 +99,7 @@ struct Kernels {
   // The largest block of rows of x that linear_packed takes, at most 16.
   int64_t packed_rows;
 
-  // One row x (k), group_size a multiple of 32.
+  // One row x (k), group_size a multiple of 16.
   void (*quantize_row)(const float* x, int64_t k, int64_t group_size, const QuantizedRow& out);
 
   // y (k) = row `row` of a dense w as floats.

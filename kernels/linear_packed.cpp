@@ -70,9 +70,16 @@ struct Group<4> {
   template <int P, int T>
   static void run(const uint8_t* const (&w)[P], const int8_t* x, int64_t size,
                   Products<Dots, P, T>& products, bool ahead) {
+    if (size < 32) return run_by<2>(w, x, size, products, ahead);
+    run_by<4>(w, x, size, products, ahead);
+  }
+  // Vectors by Step: at most eight products per chain, then settle.
+  template <int Step, int P, int T>
+  static void run_by(const uint8_t* const (&w)[P], const int8_t* x, int64_t size,
+                     Products<Dots, P, T>& products, bool ahead) {
     const int8_t* upper = x + T * size / 2;
-    for (int64_t j = 0; j < size / 8; j += 4) {  // eight products per chain, then settle
-      for (int64_t i = j; i < j + 4; i += 2) {
+    for (int64_t j = 0; j < size / 8; j += Step) {
+      for (int64_t i = j; i < j + Step; i += 2) {
         Codes low[2][P], high[2][P];
         for (int p = 0; p < P; ++p) {
           for (int v = 0; v < 2; ++v) {

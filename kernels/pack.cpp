@@ -5,6 +5,8 @@
 #include <cstring>
 #include <initializer_list>
 #include <new>
+#include <optional>
+#include <vector>
 
 #include "pool.h"
 #include "simd_scalar.h"
@@ -47,24 +49,65 @@ void pack_group8(const uint8_t* const* rows, int64_t at, uint8_t* out) {
 
 using PackGroup = void (*)(const uint8_t* const* rows, int64_t at, uint8_t* out);
 
-PackGroup pack_group_of(const Matrix& w) {
+PackGroup pack_group_of(const Packed& w) {
   const bool four = w.bits == 4;
   switch (w.group_size) {
+    case 16: return four ? pack_group4<16> : pack_group8<16>;
     case 32: return four ? pack_group4<32> : pack_group8<32>;
     case 64: return four ? pack_group4<64> : pack_group8<64>;
     default: return four ? pack_group4<128> : pack_group8<128>;
   }
 }
 
+// n codes of a stream of `bits` each, lowest bits first, as bytes.
+void spread_codes(const uint8_t* from, int bits, int64_t n, uint8_t* codes) {
+  uint32_t held = 0;
+  int n_held = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    if (n_held < bits) {
+      held |= static_cast<uint32_t>(*from++) << n_held;
+      n_held += 8;
+    }
+    codes[i] = static_cast<uint8_t>(held & ((1u << bits) - 1));
+    held >>= bits;
+    n_held -= bits;
+  }
+}
+
+// Rows of other bits than a panel has, in its bits.
+class WidenedRows {
+ public:
+  WidenedRows(const Matrix& w, const Packed& form)
+      : w_(w), four_(form.bits == 4), codes_(static_cast<size_t>(w.k)),
+        rows_(static_cast<size_t>(16 * w.k)) {}
+
+  // Row `id` as row r of a panel; valid until the next panel's row r.
+  const uint8_t* widen(int64_t id, int64_t r) {
+    uint8_t* row = rows_.data() + r * w_.k;
+    const uint8_t* from = w_.data + id * row_bytes(w_);
+    spread_codes(from, w_.bits, w_.k, four_ ? codes_.data() : row);
+    if (four_)
+      for (size_t c = 0; c < codes_.size(); c += 2)
+        row[c / 2] = static_cast<uint8_t>(codes_[c] | codes_[c + 1] << 4);
+    return row;
+  }
+
+ private:
+  const Matrix& w_;
+  bool four_;
+  std::vector<uint8_t> codes_, rows_;
+};
+
 // Rows beyond the last one repeat it; their results are not written.
-void pack_panel(const Matrix& w, int64_t panel, uint8_t* out) {
+void pack_panel(const Matrix& w, const Packed& form, int64_t panel, WidenedRows* widened,
+                uint8_t* out) {
   const int64_t size = w.group_size, n_groups = w.k / size, number = dtype_bytes(w.dtype);
-  const PackGroup pack_group = pack_group_of(w);
+  const PackGroup pack_group = pack_group_of(form);
   const uint8_t* rows[16];
   int64_t ids[16];
   for (int64_t r = 0; r < 16; ++r) {
     ids[r] = panel * 16 + r < w.n ? panel * 16 + r : w.n - 1;
-    rows[r] = w.data + ids[r] * row_bytes(w);
+    rows[r] = widened ? widened->widen(ids[r], r) : w.data + ids[r] * row_bytes(w);
   }
   for (int64_t group = 0; group < n_groups; ++group) {
     for (const uint8_t* from : {w.scales, w.offsets}) {
@@ -74,7 +117,7 @@ void pack_panel(const Matrix& w, int64_t panel, uint8_t* out) {
       }
     }
     pack_group(rows, group * size, out);
-    out += size * 16 * w.bits / 8;
+    out += size * 16 * form.bits / 8;
   }
 }
 
@@ -116,15 +159,18 @@ PackedMemory::~PackedMemory() {
 }
 
 Packed packed_form(const Matrix& w) {
-  return {nullptr, w.n, w.k, w.bits, w.group_size, w.dtype};
+  return {nullptr, w.n, w.k, w.bits <= 4 ? 4 : 8, w.group_size, w.dtype};
 }
 
 Packed pack(const Matrix& w, uint8_t* to) {
   Packed packed = packed_form(w);
   parallel_for(packed.n_panels(), static_cast<double>(packed.n_bytes()),
                [&](int64_t first, int64_t last) {
+                 std::optional<WidenedRows> widened;
+                 if (w.bits != packed.bits) widened.emplace(w, packed);
                  for (int64_t panel = first; panel < last; ++panel)
-                   pack_panel(w, panel, to + panel * packed.panel_bytes());
+                   pack_panel(w, packed, panel, widened ? &*widened : nullptr,
+                              to + panel * packed.panel_bytes());
                });
   packed.data = to;
   return packed;
@@ -137,15 +183,14 @@ Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory) {
 
 void unpack_quantized(const Matrix& w, int64_t row, float* y) {
   const int64_t n_groups = w.k / w.group_size, number = dtype_bytes(w.dtype);
-  const uint8_t* codes = w.data + row * row_bytes(w);
+  std::vector<uint8_t> codes(static_cast<size_t>(w.k));
+  spread_codes(w.data + row * row_bytes(w), w.bits, w.k, codes.data());
   for (int64_t group = 0; group < n_groups; ++group) {
     const int64_t at = (row * n_groups + group) * number;
     const float scale = one_number(w.scales + at, w.dtype);
     const float offset = one_number(w.offsets + at, w.dtype);
-    for (int64_t c = group * w.group_size; c < (group + 1) * w.group_size; ++c) {
-      const int code = w.bits == 8 ? codes[c] : (codes[c / 2] >> (4 * (c % 2))) & 15;
-      y[c] = std::fma(scale, static_cast<float>(code), offset);
-    }
+    for (int64_t c = group * w.group_size; c < (group + 1) * w.group_size; ++c)
+      y[c] = std::fma(scale, static_cast<float>(codes[static_cast<size_t>(c)]), offset);
   }
 }
 

@@ -28,7 +28,7 @@ Packed packed_form(const Matrix& w);
 Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory);
 Packed pack(const Matrix& w, uint8_t* to);
 
-// y (k) = row `row` of w (bits 4 or 8) as floats: scale * q + offset, rounded once.
+// y (k) = row `row` of a quantized w as floats: scale * q + offset, rounded once.
 void unpack_quantized(const Matrix& w, int64_t row, float* y);
 // The same from its packed form.
 void unpack_packed(const Packed& w, int64_t row, float* y);

@@ -138,8 +138,9 @@ void exercise_linear(Random& random, Digest& digest) {
         HeapMatrix w = dense(random, dtype, n, k);
         exercise_matrix(random, digest, w.matrix);
       }
-      for (int bits : {4, 8}) {
-        for (int group : {32, 64, 128}) {
+      for (int bits : {2, 3, 4, 5, 6, 8}) {
+        for (int group : {16, 32, 64, 128}) {
+          if (bits != 4 && bits != 8 && (dtype != Dtype::f16 || group > 32)) continue;
           HeapMatrix w = quantized(random, bits, dtype, n, 3 * group, group);
           exercise_matrix(random, digest, w.matrix);
         }

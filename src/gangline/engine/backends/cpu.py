@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gangline import _kernels
 from gangline.checkpoint.tensors import Tensor
-from gangline.engine.backends.reference import dense
+from gangline.engine.backends.reference import BITS, cannot_run_bits, dense
 from gangline.engine.operations import (
     F32,
     I32,
@@ -31,7 +31,6 @@ from gangline.engine.operations import (
 from gangline.errors import CheckpointError, ProtocolError, UsageError
 
 DENSE = ("f32", "f16", "bf16")
-BITS = (4, 8)
 
 
 class Cpu:
@@ -83,7 +82,7 @@ class Cpu:
             rows, columns = tensor.shape
             data = dense(tensor).reshape(-1).view(np.uint8)
             return _kernels.Heads(data, "f32", rows, columns, n_heads)
-        return _kernels.Heads(*_arguments(tensor), n_heads)
+        return _kernels.Heads(*_arguments(tensor), n_heads=n_heads)
 
     def cache(
         self, lanes: int, context: int, rules: Attention, dtype: CacheDtype = "f16"
@@ -318,16 +317,18 @@ def _arguments(tensor: Tensor) -> tuple[Any, ...]:
             raise CheckpointError(f"tensor `{tensor.name}` is {tensor.dtype}, expected floats")
         return _bytes(tensor), tensor.dtype, rows, columns
     if form.bits not in BITS:
-        raise CheckpointError(
-            f"tensor `{tensor.name}` has {form.bits} bits per weight, which cannot be run yet",
-            hint="Use a conversion with 4 or 8 bits.",
+        raise cannot_run_bits(tensor.name, form.bits)
+    scales, offsets = tensor.scales, tensor.offsets
+    assert scales is not None and offsets is not None, tensor.name
+    if scales.dtype != offsets.dtype:  # what holds both without loss
+        scales, offsets = (
+            Tensor(part.name, "f32", part.shape, dense(part)) for part in (scales, offsets)
         )
-    assert tensor.scales is not None and tensor.offsets is not None, tensor.name
     return (
         _bytes(tensor),
-        _bytes(tensor.scales),
-        _bytes(tensor.offsets),
-        tensor.scales.dtype,
+        _bytes(scales),
+        _bytes(offsets),
+        scales.dtype,
         rows,
         columns,
         form.bits,
