@@ -3,6 +3,11 @@
 // A mistake of the caller raises ValueError; after the checks here no batch and no tensor can make
 // a kernel touch memory that is not its own.
 #include "binding.h"
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include "dispatch.h"
 #include "pool.h"
 
@@ -101,6 +106,12 @@ double py_read_bandwidth(int64_t bytes, int n_threads, double seconds) {
 
 NB_MODULE(_kernels, m) {
   using namespace gangline;
+#if defined(__GLIBC__)
+  // Results of operations are some megabytes that live for microseconds: from the heap, not from
+  // pages that the system clears anew each time (a tenth of the time of a prefill).
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
+#endif
   m.def("paths", &available_paths);
   m.def("path", [] { return std::string(kernels().name); });
   m.def("use_path", &use_path, "name"_a);

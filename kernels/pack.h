@@ -8,16 +8,17 @@
 
 namespace gangline {
 
-// The memory of a packed matrix: 64-byte aligned, in huge pages where the system has them.
+class Arena;
+
+// The memory of a packed matrix: 64-byte aligned, in huge pages where the system has them. Large
+// matrices lie one after the other in arenas, so that no page is left half used or small.
 class PackedMemory {
  public:
   explicit PackedMemory(size_t bytes);
-  ~PackedMemory();
-  PackedMemory(const PackedMemory&) = delete;
-  PackedMemory& operator=(const PackedMemory&) = delete;
   uint8_t* data() { return data_; }
 
  private:
+  std::shared_ptr<Arena> arena_;
   uint8_t* data_;
 };
 
