@@ -1,0 +1,121 @@
+"""Damaged model files into the readers: our error with the file's name, or a sound model.
+
+    python -m tests.fuzz_files [--count 10000] [--seed 0]
+
+Half of the attempts are GGUF files with a tokenizer, half are safetensors. Bytes are flipped,
+lengths and offsets replaced by extreme ones, parts cut out, repeated or put elsewhere. What can be
+opened is read whole: shape, every tensor, the tokenizer. Memory stays what it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import struct
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+from gangline.checkpoint.contents import gguf_file
+from gangline.checkpoint.gguf import read_gguf
+from gangline.checkpoint.model import open_checkpoint
+from gangline.errors import GanglineError
+from gangline.head.gguf_language import read_gguf_language
+from tests.make_checkpoint import make_checkpoint
+from tests.make_gguf import make_gguf
+from tests.make_tokenizer import VOCABULARY, make_tokenizer
+
+LEAK_BYTES = 128 << 20  # far above noise, far below what an absurd length would ask for
+SLOW_S = 5.0  # for one file of some kilobytes
+EXTREMES = (0, 1, 7, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63, 2**64 - 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Read damaged model files")
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        refused = attack(Path(folder), arguments.count, random.Random(arguments.seed))
+    print(f"{arguments.count} damaged files: {refused} refused by name, none crashed or was slow")
+
+
+def attack(folder: Path, count: int, dice: random.Random) -> int:
+    """`count` attempts, how many files were refused; AssertionError where one was not borne."""
+    model = make_tokenizer(make_checkpoint(folder / "m", n_layers=1, vocab=VOCABULARY, ffn=32))
+    kinds = ("Q8_0", "Q4_0", "F16")
+    good = [make_gguf(folder / f"{k}.gguf", model, k, "gpt-2").read_bytes() for k in kinds]
+    weights = (model / "model.safetensors").read_bytes()
+    refused = 0
+    warnings.simplefilter("ignore", RuntimeWarning)  # numbers that are none, infinite scales
+    read_all(model)
+    before = peak_bytes()
+    for attempt in range(count):
+        if attempt % 2:
+            file = path = folder / "damaged.gguf"
+            whole = dice.choice(good)
+        else:
+            path, file, whole = model, model / "model.safetensors", weights
+        file.write_bytes(damaged(whole, dice))
+        started = time.monotonic()
+        try:
+            read_all(path)
+        except GanglineError as error:
+            refused += 1
+            assert file.name in error.message, f"attempt {attempt}: {error.message}"
+        seconds = time.monotonic() - started
+        assert seconds < SLOW_S, f"attempt {attempt} took {seconds:.1f} s"
+    grown = peak_bytes() - before
+    assert grown < LEAK_BYTES, f"memory grew by {grown} bytes"
+    return refused
+
+
+def read_all(path: Path) -> None:
+    """Everything that a worker would read."""
+    checkpoint = open_checkpoint(path)
+    assert sum(checkpoint.sizes.layers) >= 0
+    for name in checkpoint.names:
+        tensor = checkpoint.tensor(name)
+        assert tensor.n_bytes >= 0
+        checkpoint.forget(tensor)
+    file = gguf_file(path)
+    if file is not None:
+        tokenizer = read_gguf_language(read_gguf(file)).tokenizer
+        tokenizer.decode(tokenizer.encode("Sled dogs, 狗 and 🐕").ids)
+
+
+def damaged(whole: bytes, dice: random.Random) -> bytes:
+    data = bytearray(whole)
+    # Most of what can go wrong is in the first kilobytes.
+    within = len(data) if dice.random() < 0.3 else min(len(data), 6000)
+    for _ in range(dice.randrange(1, 4)):
+        at = dice.randrange(within)
+        match dice.randrange(6):
+            case 0 | 1:
+                data[at] = dice.randrange(256)
+            case 2 | 3:
+                number = struct.pack("<Q", dice.choice(EXTREMES))
+                width = dice.choice((4, 8))
+                data[at : at + width] = number[:width]
+            case 4:
+                del data[at : at + dice.randrange(1, 64)]
+            case _:
+                start = dice.randrange(within)
+                data[at:at] = data[start : start + dice.randrange(1, 200)]
+        within = max(1, min(within, len(data)))
+    if dice.random() < 0.1:
+        del data[dice.randrange(len(data)) :]
+    return bytes(data)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    main()
