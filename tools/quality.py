@@ -17,9 +17,10 @@ import eval_demo
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gangline.cli.common import unload  # noqa: E402
 from tests.cluster import Cluster, running_cluster  # noqa: E402
 from tests.make_gguf import make_gguf  # noqa: E402
+
+from gangline.cli.common import unload  # noqa: E402
 
 # Type of the matrices → points of 100 that it may lose.
 ALLOWED = {"Q8_0": 1.0, "Q5_0": 1.0, "Q4_0": 3.0, "Q4_1": 3.0}
