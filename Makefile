@@ -7,13 +7,17 @@ BIN     = $(VENV)/bin
 LLAMA_PYTHON ?= $(BIN)/python
 NATIVE  = pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 
-.PHONY: run test fuzz bench bench-engine clean
+.PHONY: run test conformance fuzz bench bench-engine clean
 
 run: $(VENV)/.installed
 	@$(BIN)/gangline demo --nodes 3
 
 test: $(VENV)/.installed-test
 	@scripts/check
+
+# Every model family against Hugging Face transformers, live; downloads PyTorch once.
+conformance: .venv-conformance/.installed
+	@.venv-conformance/bin/python -m tools.conformance check
 
 # 10,000 malformed HTTP requests, as many broken frames, handshakes and messages, and as many
 # damaged model files.
@@ -44,5 +48,11 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+.venv-conformance/.installed: $(NATIVE) tools/conformance.txt
+	$(PYTHON) -m venv .venv-conformance
+	.venv-conformance/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable . --requirement tools/conformance.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) .venv-conformance build

@@ -28,7 +28,7 @@ LLAMA3_ROPE = {
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
+    "original_max_position_embeddings": 128,
 }
 YARN = {
     "rope_type": "yarn",
@@ -36,7 +36,7 @@ YARN = {
     "factor": 8.0,
     "beta_fast": 8.0,
     "beta_slow": 1.0,
-    "original_max_position_embeddings": 32,
+    "original_max_position_embeddings": 128,
 }
 SIX_FACTORS = [1.0, 1.1, 1.25, 1.5, 2.0, 3.0]
 LONGROPE = {
@@ -57,12 +57,12 @@ DEEPSEEK = {
     "architectures": ["DeepseekV3ForCausalLM"],
     "num_key_value_heads": 4,
     "q_lora_rank": 24,
-    "kv_lora_rank": 16,
+    "kv_lora_rank": 32,
     "qk_nope_head_dim": 12,
     "qk_rope_head_dim": 8,
     "v_head_dim": 10,
     "first_k_dense_replace": 1,
-    "moe_intermediate_size": 16,
+    "moe_intermediate_size": 12,
     "n_routed_experts": 8,
     "n_shared_experts": 2,
     "num_experts_per_tok": 3,

@@ -28,6 +28,9 @@ N_PARAMETERS = {
     "qwen3-0.6b": 596_049_920,
     "qwen3-4b": 4_022_468_096,
     "qwen3-30b-a3b": 30_532_122_624,
+    "gemma-3-4b": 3_880_263_168,  # and 419,816,304 of vision
+    "gpt-oss-20b": 20_914_757_184,
+    "deepseek-v3": 671_026_419_200,
 }
 
 
@@ -60,6 +63,18 @@ def test_a_checkpoint_decodes(tmp_path: Path, shape: str, quant: str) -> None:
     assert np.isfinite(logits).all()
     assert 0.3 < reference.std() < 3, "hidden states keep their size"
     np.testing.assert_allclose(logits, reference, atol=0.15)
+
+
+@pytest.mark.parametrize("quant", ["q4", "bf16"])
+@pytest.mark.parametrize("shape", ["tiny-moe", "tiny-gemma", "tiny-oss", "tiny-latent"])
+def test_checkpoints_of_other_families_decode(tmp_path: Path, shape: str, quant: str) -> None:
+    """MLX's names and Hugging Face's, as each family has them."""
+    synthesize(shape, quant, tmp_path / "model")
+    checkpoint = open_checkpoint(tmp_path / "model")
+    chain = Chain(tmp_path / "model", backend="reference")
+    logits = chain.run(list(range(9)))
+    assert np.isfinite(logits).all() and 0.3 < logits.std() < 3
+    assert chain.stages[0].weight_bytes == checkpoint.size_bytes, "every tensor is used"
 
 
 @pytest.mark.parametrize("quant", QUANTS)

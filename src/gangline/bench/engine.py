@@ -16,6 +16,7 @@ import numpy as np
 from gangline.bench.memory import peak_resident_bytes
 from gangline.bench.watch import KernelWatch, read_bandwidth, vector_path
 from gangline.checkpoint.model import Checkpoint, open_checkpoint
+from gangline.checkpoint.shape import Mixture
 from gangline.engine.backends import open_backend
 from gangline.engine.decoder import Decoder
 from gangline.engine.operations import I32, Batch, Operations
@@ -46,8 +47,9 @@ class Report(msgspec.Struct, frozen=True):
     """The JSON of `gangline bench engine`; GB and MB are powers of ten, `None` is not measured.
 
     `prefill_tps` is of one prompt, `decode_tps` of all lanes together, both after a warm-up.
-    `read_gbps` counts the bytes of weights on disk that a decode step needs (all layers and the
-    output matrix; of an embedding that is not the output, nothing) times the steps per second;
+    `read_gbps` counts the bytes of weights on disk that a decode step needs (all layers, of experts
+    those that are asked, and the output matrix; of an embedding that is not the output, nothing)
+    times the steps per second;
     `bandwidth_gbps` is what the kernels read from a plain buffer with as many threads, measured
     between the rounds, and `bandwidth_share` the first over the second. `python_share` is the
     part of a one-lane step outside of the kernels. `peak_rss_mb` is of this process up to the
@@ -97,7 +99,7 @@ class Engine:
             context=context,
             lanes=lanes,
         )
-        self.step_bytes = bytes_per_step(checkpoint)
+        self.step_bytes = bytes_per_step(checkpoint, lanes)
         self._random = np.random.default_rng(0)
 
     def prefill(self, n_tokens: int, slot: int = 0, chunk_rows: int = CHUNK_ROWS) -> float:
@@ -203,11 +205,19 @@ def python_share(engine: Engine, operations: Operations, depth: int = 0) -> floa
     return round(max(0.0, statistics.median(shares)), 4)
 
 
-def bytes_per_step(checkpoint: Checkpoint) -> int:
-    """Bytes of weights, as they lie on disk, that one decode step has to read."""
+def bytes_per_step(checkpoint: Checkpoint, lanes: int = 1) -> int:
+    """Bytes of weights, as they lie on disk, that one decode step has to read.
+
+    Of experts, as many as `lanes` rows ask for on average if they choose independently.
+    """
     sizes = checkpoint.sizes
+    unread = 0.0
+    for layer, expert_bytes in zip(checkpoint.shape.layers, sizes.experts, strict=True):
+        if isinstance(layer.mlp, Mixture):
+            routing = layer.mlp.routing
+            unread += expert_bytes * (1 - routing.n_active / routing.n_experts) ** lanes
     embedding = sizes.embedding if checkpoint.shape.tied else 0
-    return sum(sizes.layers) + sizes.output + embedding
+    return sum(sizes.layers) - round(unread) + sizes.output + embedding
 
 
 def _ints(*values: int) -> I32:

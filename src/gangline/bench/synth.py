@@ -203,6 +203,8 @@ def _blocks(
     n, columns, bits = prod(part.shape), part.columns, part.bits
     if part.content == "one":
         yield np.full(n, 0x3F80, np.uint16) if part.dtype == "BF16" else np.ones(n, np.float16)
+    elif part.content == "zero":
+        yield np.zeros(n, np.uint16)
     elif part.content == "dense":
         values = _bf16(normals * np.float32(columns**-0.5))
         for count in _counts(n, 2):

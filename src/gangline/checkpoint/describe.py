@@ -25,6 +25,7 @@ from gangline.errors import CheckpointError
 _ROOT = r"^(?:language_model\.|model\.)*"
 _LAYER = re.compile(_ROOT + r"layers\.(\d{1,9})\.")
 _EMBEDDING = re.compile(_ROOT + r"embed_tokens\.")
+_EXPERTS = re.compile(r"\.(experts|switch_mlp)\.")
 _OUTPUT = re.compile(_ROOT + r"(norm|lm_head)\.")
 
 
@@ -32,10 +33,11 @@ class Sizes(msgspec.Struct, frozen=True):
     """Bytes of the parts that a plan hands out, as they are in memory once they are loaded.
 
     `output` is the final norm and the output matrix; where the matrix is the embedding (tied) it
-    counts as `embedding` only.
+    counts as `embedding` only. `experts` is the part of each layer that a router chooses from.
     """
 
     layers: tuple[int, ...]
+    experts: tuple[int, ...]
     embedding: int
     output: int
 
@@ -71,7 +73,7 @@ def describe(path: Path | str) -> Description:
     """Read config and headers. A model that is sound but not supported is described as such;
     files that cannot be read raise `CheckpointError` or `NotFound`."""
     contents = read_contents(Path(path))
-    shape, reason, found = None, "", Sizes((), 0, 0)
+    shape, reason, found = None, "", Sizes((), (), 0, 0)
     try:
         shape = contents.shape()
     except CheckpointError as error:
@@ -93,18 +95,20 @@ def describe(path: Path | str) -> Description:
 
 def sizes_of(parts: Mapping[str, Part], shape: ModelShape) -> Sizes:
     """Sum the tensors by where they belong; those that do not serve the text count nowhere."""
-    layers = [0] * shape.n_layers
+    layers, experts = [0] * shape.n_layers, [0] * shape.n_layers
     embedding = output = 0
     for name, part in parts.items():
         layer = _LAYER.search(name)
         if layer is not None:
-            if int(layer[1]) < shape.n_layers:
-                layers[int(layer[1])] += part.n_bytes
+            number = int(layer[1])
+            if number < shape.n_layers:
+                layers[number] += part.n_bytes
+                experts[number] += part.n_bytes if _EXPERTS.search(name) else 0
         elif _EMBEDDING.search(name):
             embedding += part.n_bytes
         elif (own := _OUTPUT.search(name)) and not (shape.tied and own[1] == "lm_head"):
             output += part.n_bytes
-    return Sizes(tuple(layers), embedding, output)
+    return Sizes(tuple(layers), tuple(experts), embedding, output)
 
 
 def fingerprint_of(config: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:

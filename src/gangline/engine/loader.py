@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gangline.checkpoint.families import FAMILIES
+from gangline.checkpoint.families import FAMILIES, Family
 from gangline.checkpoint.model import Checkpoint
 from gangline.checkpoint.shape import Attention, CacheDtype, DeltaNet, Rope
 from gangline.checkpoint.tensors import Tensor
@@ -54,6 +54,7 @@ class Loader:
         self.family = FAMILIES[checkpoint.shape.family]
         self.names = self.family.names
         self.root = _root(checkpoint)
+        self._offset = np.float32(_has_offset(self.family, checkpoint))
         self._counted: dict[str, int] = {}
         self._rope_tables: dict[Rope, Any] = {}
 
@@ -74,15 +75,19 @@ class Loader:
     def tensor(self, name: str, *expected: tuple[int, ...]) -> Tensor:
         """Tensor `name`, which must have one of the expected shapes."""
         tensor = self.checkpoint.tensor(name)
+        self.check(tensor, *expected)
+        self._counted[name] = tensor.n_bytes
+        return tensor
+
+    def check(self, tensor: Tensor, *expected: tuple[int, ...]) -> None:
+        """Refuse a tensor that has none of the expected shapes."""
         if tensor.shape not in expected:
             wanted = " or ".join(str(list(shape)) for shape in expected)
             raise CheckpointError(
-                f"{self.checkpoint.path}: tensor `{name}` has shape {list(tensor.shape)}, "
+                f"{self.checkpoint.path}: tensor `{tensor.name}` has shape {list(tensor.shape)}, "
                 f"config.json needs {wanted}",
                 hint="config.json and the weights belong to different models.",
             )
-        self._counted[name] = tensor.n_bytes
-        return tensor
 
     def matrix(self, *rows: Rows, columns: int) -> Any:
         """Modules stacked along their rows, ready for `linear`."""
@@ -106,9 +111,8 @@ class Loader:
     def norm(self, module: str, size: int, scale: float = 1.0) -> Any:
         """A norm's weight, the family's offset added, times `scale`."""
         tensor = self.tensor(f"{module}.weight", (size,))
-        if self.family.unit_offset or scale != 1:
-            offset = 1 if self.family.unit_offset else 0
-            tensor = in_f32(tensor, (dense(tensor) + np.float32(offset)) * np.float32(scale))
+        if self._offset or scale != 1:
+            tensor = in_f32(tensor, (dense(tensor) + self._offset) * np.float32(scale))
         return self.operations.vector(tensor)
 
     def forget(self, *tensors: Tensor) -> None:
@@ -161,6 +165,12 @@ def in_f32(tensor: Tensor, values: F32) -> Tensor:
 
 def _choose(tensor: Tensor, chosen: Chosen | None) -> Tensor:
     return tensor if chosen is None else tensor.rows(chosen)
+
+
+def _has_offset(family: Family, checkpoint: Checkpoint) -> bool:
+    """Whether norm weights are stored less 1; some conversions undo that."""
+    undone = family.no_offset_beside
+    return family.unit_offset and not (undone and any(undone in name for name in checkpoint.names))
 
 
 def _root(checkpoint: Checkpoint) -> str:

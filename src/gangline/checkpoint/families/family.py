@@ -43,7 +43,6 @@ class Names(msgspec.Struct, frozen=True):
     expert_up: str = "up_proj"
     expert_down: str = "down_proj"
     stacked: str = "mlp.switch_mlp"  # all experts in one tensor each, as MLX stores them
-    fused: str = "mlp.experts"  # the same with `gate_up_proj`, as transformers 5 keeps them
     shared: str = "mlp.shared_experts"
     shared_gate: str = "mlp.shared_expert_gate"
 
@@ -58,7 +57,8 @@ class Family(msgspec.Struct, frozen=True):
     extras: Callable[[Fields], Extras] = lambda fields: {}
     names: Names = Names()
     norm: Literal["rms", "layer"] = "rms"
-    unit_offset: bool = False  # norm weights are stored less 1
+    unit_offset: bool = False  # norm weights are stored less 1 …
+    no_offset_beside: str = ""  # … unless there are tensors with this in their names
     parallel: bool = False  # attention and MLP read the same norm
     interleaved: bool = False  # fused experts: gate and up rows alternate, dense ones transposed
     model_types: tuple[str, ...] = ()  # `model_type` of config.json, besides the name

@@ -32,6 +32,5 @@ FAMILY = Family(
         expert_up="w3",
         expert_down="w2",
         stacked="block_sparse_moe.switch_mlp",
-        fused="block_sparse_moe.experts",
     ),
 )

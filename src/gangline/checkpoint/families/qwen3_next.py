@@ -57,4 +57,5 @@ FAMILY = Family(
     layers=layers,
     names=Names(shared="mlp.shared_expert"),
     unit_offset=True,
+    no_offset_beside=".switch_mlp.",  # MLX adds the 1 when it converts a checkpoint
 )

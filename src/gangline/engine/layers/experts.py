@@ -14,6 +14,8 @@ from gangline.checkpoint.shape import Mixture
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.loader import Loader
 
+FUSED = "mlp.experts"  # in every family
+
 Parts = list[list[Tensor]]  # of each expert: the tensors that are stacked along its rows
 
 
@@ -31,26 +33,37 @@ def load_experts(loader: Loader, at: str, shape: Mixture) -> Experts:
     names = loader.names
     if f"{at}{names.stacked}.gate_proj.weight" in loader:
         return _load_stacked(loader, at + names.stacked, shape)
-    for module in (at + names.fused, f"{at}mlp.experts"):
-        if f"{module}.gate_up_proj" in loader:
-            return _load_fused(loader, module, shape)
+    if f"{at}{FUSED}.gate_up_proj" in loader:
+        return _load_fused(loader, at + FUSED, shape)
     return _load_separate(loader, at, shape)
 
 
 def _load_separate(loader: Loader, at: str, shape: Mixture) -> Experts:
     names, width, hidden = loader.names, shape.width, loader.shape.hidden
+    modules = [at + names.expert.format(expert=e) for e in range(shape.routing.n_experts)]
+    gate_up, down = (names.expert_gate, names.expert_up), (names.expert_down,)
 
-    def matrix(expert: int, name: str, rows: int, columns: int) -> Tensor:
-        module = at + names.expert.format(expert=expert)
-        return loader.tensor(f"{module}.{name}.weight", (rows, columns))
+    def matrices(kinds: tuple[str, ...], *expected: int) -> Any:
+        return _experts(
+            loader,
+            [
+                [loader.tensor(f"{one}.{kind}.weight", expected) for kind in kinds]
+                for one in modules
+            ],
+        )
 
-    numbers = range(shape.routing.n_experts)
-    gate_up = [
-        [matrix(e, name, width, hidden) for name in (names.expert_gate, names.expert_up)]
-        for e in numbers
-    ]
-    down = [[matrix(e, names.expert_down, hidden, width)] for e in numbers]
-    return Experts(_experts(loader, gate_up), _experts(loader, down), None, None)
+    def biases(kinds: tuple[str, ...], size: int) -> Any | None:
+        if f"{modules[0]}.{kinds[0]}.bias" not in loader:
+            return None
+        parts = [loader.tensor(f"{one}.{kind}.bias", (size,)) for one in modules for kind in kinds]
+        return loader.operations.vector(*parts)
+
+    return Experts(
+        matrices(gate_up, width, hidden),
+        matrices(down, hidden, width),
+        biases(gate_up, width),
+        biases(down, hidden),
+    )
 
 
 def _load_stacked(loader: Loader, module: str, shape: Mixture) -> Experts:
@@ -105,10 +118,12 @@ def _fused_matrices(
     loader: Loader, name: str, n_experts: int, rows: int, columns: int
 ) -> list[Tensor]:
     """E matrices (rows, columns); dense ones of interleaved families are stored transposed."""
-    if loader.family.interleaved and f"{name}_blocks" not in loader:
-        stacked = loader.tensor(name, (n_experts, columns, rows))
-        return [stacked.dense(np.ascontiguousarray(stacked.data[e].T)) for e in range(n_experts)]
-    stacked = loader.tensor(name, (n_experts, rows, columns))
+    upright, transposed = (n_experts, rows, columns), (n_experts, columns, rows)
+    stacked = loader.tensor(name, upright, transposed)
+    if loader.family.interleaved and stacked.quantized is None:
+        loader.check(stacked, transposed)
+        return [stacked.dense(np.ascontiguousarray(matrix.T)) for matrix in stacked.data]
+    loader.check(stacked, upright)
     return [stacked.at(e) for e in range(n_experts)]
 
 

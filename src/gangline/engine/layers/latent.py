@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from gangline.checkpoint.shape import Attention, LatentAttention
-from gangline.checkpoint.tensors import Tensor
+from gangline.checkpoint.tensors import DType, Tensor
 from gangline.engine.backends.reference import dense
 from gangline.engine.layers.project import Projection, load_projection
 from gangline.engine.loader import Loader, Rows, rotating_rows
@@ -79,7 +80,7 @@ def load_latent(loader: Loader, at: str, shape: LatentAttention) -> CachedLatent
         query_up = loader.matrix(Rows(f"{at}q_b_proj", n_heads * head_dim, in_query), columns=rank)
     else:
         down = Rows(f"{at}q_proj", n_heads * head_dim, in_query), latent
-    into, out_of = _load_ups(loader, f"{at}kv_b_proj.weight", shape)
+    into, out_of = _load_ups(loader, at, shape)
     return CachedLatent(
         shape=shape,
         down=loader.matrix(*down, columns=hidden),
@@ -95,19 +96,36 @@ def load_latent(loader: Loader, at: str, shape: LatentAttention) -> CachedLatent
     )
 
 
-def _load_ups(loader: Loader, name: str, shape: LatentAttention) -> tuple[Any, Any]:
-    """Each head's rows are its up_k, then its up_v; up_k is needed transposed: both are dense."""
-    n_heads, n_rows = shape.n_heads, shape.plain_dim + shape.value_dim
-    tensor = loader.tensor(name, (n_heads * n_rows, shape.latent))
-    heads = tensor.data if tensor.quantized is None else dense(tensor)
-    dtype = tensor.dtype if tensor.quantized is None else "f32"
-    heads = heads.reshape(n_heads, n_rows, shape.latent)
-    parts = heads[:, : shape.plain_dim].transpose(0, 2, 1), heads[:, shape.plain_dim :]
-    loader.forget(tensor)
-    into, out_of = (
-        Tensor(name, dtype, (n_heads * part.shape[1], part.shape[2]), data)
-        for part in parts
-        for data in [np.ascontiguousarray(part).reshape(-1, part.shape[2])]
-    )
-    ops = loader.operations
-    return ops.head_weight(into, n_heads), ops.head_weight(out_of, n_heads)
+def _load_ups(loader: Loader, at: str, shape: LatentAttention) -> tuple[Any, Any]:
+    """`into_latent` and `out_of_latent`, both dense.
+
+    Most checkpoints have one matrix in which a head's rows are its up_k, then its up_v; up_k is
+    needed transposed. MLX's newer ones have the two as they are needed.
+    """
+    n_heads, plain, latent, value = shape.n_heads, shape.plain_dim, shape.latent, shape.value_dim
+    if f"{at}embed_q.weight" in loader:
+        into = loader.tensor(f"{at}embed_q.weight", (n_heads, latent, plain))
+        out_of = loader.tensor(f"{at}unembed_out.weight", (n_heads, value, latent))
+        parts = [(tensor, *_values(tensor)) for tensor in (into, out_of)]
+    else:
+        both = loader.tensor(f"{at}kv_b_proj.weight", (n_heads * (plain + value), latent))
+        dtype, values = _values(both)
+        heads = values.reshape(n_heads, plain + value, latent)
+        up_k, up_v = np.split(heads, [plain], axis=1)
+        parts = [(both, dtype, up_k.transpose(0, 2, 1)), (both, dtype, up_v)]
+    ups = []
+    for source, dtype, heads in parts:
+        rows = np.ascontiguousarray(heads).reshape(-1, heads.shape[2])
+        tensor = Tensor(source.name, dtype, rows.shape, rows)
+        ups.append(loader.operations.head_weight(tensor, n_heads))
+        loader.forget(source)
+    return ups[0], ups[1]
+
+
+def _values(tensor: Tensor) -> tuple[DType, NDArray[Any]]:
+    """A tensor's numbers: as they lie there, or what quantized ones mean."""
+    if tensor.quantized is None:
+        return tensor.dtype, tensor.data
+    if len(tensor.shape) == 2:
+        return "f32", dense(tensor)
+    return "f32", np.stack([dense(tensor.at(head)) for head in range(tensor.shape[0])])

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gangline.checkpoint.families import Names
 from gangline.checkpoint.shape import Activation, Mixture, Mlp, Routing
 from gangline.engine.layers.experts import load_experts
 from gangline.engine.loader import Loader, Rows
@@ -85,6 +86,12 @@ def load_mlp(loader: Loader, at: str, shape: Mlp | Mixture) -> GatedMlp | Expert
     return _gated_mlp(loader, rows, Rows(at + names.down, loader.shape.hidden), width)
 
 
+def _router(loader: Loader, at: str) -> str:
+    """Its module; transformers 5 may give it the name that most families have."""
+    own, usual = at + loader.names.router, at + Names().router
+    return usual if f"{own}.weight" not in loader and f"{usual}.weight" in loader else own
+
+
 def _gated_mlp(loader: Loader, gate_up: list[Rows], down: Rows, width: int) -> GatedMlp:
     return GatedMlp(
         activation=loader.shape.activation,
@@ -97,7 +104,7 @@ def _gated_mlp(loader: Loader, gate_up: list[Rows], down: Rows, width: int) -> G
 
 def _load_mixture(loader: Loader, at: str, shape: Mixture) -> ExpertMlp:
     names, hidden, n_experts = loader.names, loader.shape.hidden, shape.routing.n_experts
-    router = Rows(at + names.router, n_experts)
+    router = Rows(_router(loader, at), n_experts)
     experts = load_experts(loader, at, shape)
     shared = shared_gate = None
     if shape.shared_width:
