@@ -166,8 +166,8 @@ def test_a_sound_file_is_read(tmp_path: Path) -> None:
         string("l") + struct.pack("<IIQ", ARRAY, STRING, 2) + string("ab") + string(b"\xff"),
         string("n") + struct.pack("<IIQ3I", ARRAY, U32, 3, 1, 2, 3),
     ]
-    tensors = [A, tensor("none", [0], offset=256)]
-    metadata, entries = read_head(file_of(tmp_path / "m.gguf", keys, tensors))
+    tensors = [A, tensor("scalar", [], offset=256)]
+    metadata, entries = read_head(file_of(tmp_path / "m.gguf", keys, tensors, bytes(288)))
     assert metadata["s"] == "héllo" and metadata["general.alignment"] == 32
     assert metadata["l"].values() == ["ab", "\N{REPLACEMENT CHARACTER}"]
     assert metadata["n"].values() == [1, 2, 3] and len(metadata["n"]) == 3

@@ -60,7 +60,7 @@ def load(part: Part, maps: Maps) -> Tensor:
     tensor = CONVERSIONS[type(part.form)](part, maps)
     if part.change is not None:
         tensor = CHANGES[type(part.change)](tensor, part.change)
-    if part.loaded is not None or part.change is not None:
+    if not part.in_place:
         for entry in part.entries:
             maps.forget(entry)
     return tensor
@@ -256,6 +256,12 @@ E4M3 = _e4m3()
 
 
 def _unpermute(tensor: Tensor, change: Unpermute) -> Tensor:
+    if not tensor.shape or tensor.shape[0] % (2 * change.n_heads):
+        raise CheckpointError(
+            f"tensor `{tensor.name}` has shape {list(tensor.shape)}, expected pairs of rows for "
+            f"each of {change.n_heads} heads",
+            hint=REDOWNLOAD,
+        )
     rows = np.arange(tensor.shape[0]).reshape(change.n_heads, -1, 2)
     return tensor.rows(rows.swapaxes(1, 2).reshape(-1))
 

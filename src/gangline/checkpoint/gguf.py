@@ -330,7 +330,7 @@ class _Reader:
         kind = BLOCK_TYPES[dtype]
         columns = shape[-1] if shape else 1
         n_values = prod(shape)
-        if kind.affine is not None and n_values == 0:
+        if n_values == 0:
             raise damaged(self._file, f"tensor `{name}` has shape {list(shape)}, so no numbers")
         if columns % kind.n_values or n_values > MAX_SIZE:
             raise damaged(

@@ -93,6 +93,12 @@ class Part(msgspec.Struct, frozen=True):
     change: Change | None = None
 
     @property
+    def in_place(self) -> bool:
+        """Whether the tensor is a view of the file, and nothing was copied."""
+        plain = isinstance(self.form, Plain) and self.loaded is None
+        return self.change is None and (plain or isinstance(self.form, Mlx))
+
+    @property
     def n_bytes(self) -> int:
         """In memory, before a back end arranges it; what the planner reckons with."""
         if isinstance(self.form, LatentHeads):
