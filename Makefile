@@ -7,7 +7,11 @@ BIN     = $(VENV)/bin
 LLAMA_PYTHON ?= $(BIN)/python
 NATIVE  = pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 
+<<<<<<< HEAD
+.PHONY: run test test-arm fuzz bench bench-engine clean
+=======
 .PHONY: run test conformance fuzz bench bench-engine clean
+>>>>>>> families
 
 run: $(VENV)/.installed
 	@$(BIN)/gangline demo --nodes 3
@@ -15,9 +19,16 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	@scripts/check
 
+<<<<<<< HEAD
+# The kernels of 64-bit Arm, by a cross compiler and qemu-user (Debian, Ubuntu: apt install
+# g++-aarch64-linux-gnu qemu-user-static).
+test-arm: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.kernels.exercise
+=======
 # Every model family against Hugging Face transformers, live; downloads PyTorch once.
 conformance: .venv-conformance/.installed
 	@.venv-conformance/bin/python -m tools.conformance check
+>>>>>>> families
 
 # 10,000 malformed HTTP requests, as many broken frames, handshakes and messages, and as many
 # damaged model files.

@@ -12,9 +12,13 @@
 
 namespace gangline {
 
-// Sequence s has rows first_rows[s] .. first_rows[s + 1] of the step; its row j is the token at
-// position starts[s] + j of cache slot slots[s]. Checked when made: slots are below `lanes` and
-// occur once, sequences end within `context`.
+// Rows of a step that belong together: row j of `count` is row first_row + j of the step, the token
+// at position start + j of cache slot `slot`.
+struct Sequence {
+  int64_t slot, start, count, first_row;
+};
+
+// Checked when made: slots are below `lanes` and occur once, sequences end within `context`.
 class Batch {
  public:
   Batch(const int32_t* slots, const int32_t* starts, const int32_t* counts, int64_t n,
@@ -32,6 +36,7 @@ class Batch {
       if (count < 1) fail(count, "rows of a sequence in a batch, the least is", 1);
       if (start + count > context)
         fail(start + count, "positions of a sequence in a batch, the context is", context);
+      sequences.push_back({slot, start, count, rows()});
       for (int64_t j = 0; j < count; ++j) {
         row_slots.push_back(slot);
         row_positions.push_back(start + j);
@@ -42,6 +47,7 @@ class Batch {
   int64_t rows() const { return static_cast<int64_t>(row_slots.size()); }
 
   const int64_t lanes, context;
+  std::vector<Sequence> sequences;
   std::vector<int64_t> row_slots, row_positions;
 
  private:
@@ -50,20 +56,31 @@ class Batch {
   }
 };
 
-// Virtual memory for `lanes` sequences of `context` tokens; pages are touched as tokens arrive.
+// Virtual memory for `lanes` sequences of `context` tokens; pages are touched as tokens arrive. With
+// `shared` values they are the first value_dim numbers of the keys, and take no memory.
 class Cache {
  public:
-  Cache(int64_t lanes, int64_t context, int64_t n_kv_heads, int64_t head_dim, Dtype dtype)
-      : lanes(lanes), context(context), n_kv_heads(n_kv_heads), head_dim(head_dim), dtype_(dtype) {
+  Cache(int64_t lanes, int64_t context, int64_t n_kv_heads, int64_t head_dim, int64_t value_dim,
+        bool shared, Dtype dtype)
+      : lanes(lanes),
+        context(context),
+        n_kv_heads(n_kv_heads),
+        head_dim(head_dim),
+        value_dim(value_dim),
+        shared(shared),
+        dtype_(dtype) {
     const int64_t limit = int64_t{1} << 31;
-    if (lanes < 1 || context < 1 || n_kv_heads < 1 || head_dim < 1 || lanes > limit ||
-        context > limit || n_kv_heads > limit || head_dim > kMaxHeadDim)
-      throw std::invalid_argument("a cache needs positive sizes and a head dimension up to " +
-                                  std::to_string(kMaxHeadDim));
-    value_stride_ = (head_dim + 15) / 16 * 16;
+    if (lanes < 1 || context < 1 || n_kv_heads < 1 || head_dim < 1 || value_dim < 1 ||
+        lanes > limit || context > limit || n_kv_heads > limit || head_dim > kMaxHeadDim ||
+        value_dim > kMaxValueDim || (shared && value_dim > head_dim))
+      throw std::invalid_argument("a cache needs positive sizes, heads of at most " +
+                                  std::to_string(kMaxHeadDim) + " numbers and values of at most " +
+                                  std::to_string(kMaxValueDim) +
+                                  " (shared ones: of at most a key's)");
+    stride_ = ((shared ? head_dim : value_dim) + 15) / 16 * 16;
     const int64_t positions = (context + kBlock - 1) / kBlock * kBlock;
-    keys_size_ = positions * head_dim;
-    head_size_ = keys_size_ + positions * value_stride_;
+    keys_size_ = shared ? 0 : positions * head_dim;
+    head_size_ = keys_size_ + positions * stride_;
     const double bytes = 4.0 * static_cast<double>(head_size_) * static_cast<double>(n_kv_heads) *
                          static_cast<double>(lanes);
     if (bytes > 9e18) throw std::bad_alloc();
@@ -80,14 +97,15 @@ class Cache {
   CacheRow row(int64_t slot, int64_t kv_head) const {
     const int64_t bytes = dtype_bytes(dtype_);
     uint8_t* keys = numbers_ + (slot * n_kv_heads + kv_head) * head_size_ * bytes;
-    return {keys, keys + keys_size_ * bytes, head_dim, value_stride_, dtype_};
+    return {keys, keys + keys_size_ * bytes, head_dim, value_dim, stride_, dtype_};
   }
 
-  const int64_t lanes, context, n_kv_heads, head_dim;
+  const int64_t lanes, context, n_kv_heads, head_dim, value_dim;
+  const bool shared;
 
  private:
   static constexpr size_t kAlignment = 64;
-  int64_t value_stride_, keys_size_, head_size_;
+  int64_t stride_, keys_size_, head_size_;
   Dtype dtype_;
   void* memory_;
   uint8_t* numbers_;

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "amx.h"
+
 #if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
 #include <immintrin.h>
 #include <intrin.h>
@@ -12,6 +14,9 @@
 #endif
 #if defined(GANGLINE_ARM64) && defined(__linux__)
 #include <sys/auxv.h>
+#endif
+#if defined(GANGLINE_ARM64) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace gangline {
@@ -77,19 +82,42 @@ bool has_dotprod() {
   return true;  // every Apple silicon; Windows on Arm asks for Armv8.2 since version 11
 #endif
 }
+#if defined(GANGLINE_I8MM)
+bool has_i8mm() {
+#if defined(__linux__)
+  constexpr unsigned long kI8mm = 1ul << 13;  // HWCAP2_I8MM
+  return has_dotprod() && (getauxval(AT_HWCAP2) & kI8mm) != 0;
+#elif defined(__APPLE__)
+  int has = 0;
+  size_t size = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_I8MM", &has, &size, nullptr, 0) == 0 && has;
+#else
+  return false;
+#endif
+}
+#endif
 #endif
 
 // In order of speed.
 const Path kPaths[] = {
+#if defined(GANGLINE_TILE_MODEL)  // in tests
+    {"tile_model", [] { return true; }, kernels_tile_model},
+#endif
     {"scalar", [] { return true; }, kernels_scalar},
 #if defined(GANGLINE_X86)
     {"avx2", has_avx2, kernels_avx2},
     {"avxvnni", has_avxvnni, kernels_avxvnni},
     {"avx512", has_avx512, kernels_avx512},
 #endif
+#if defined(GANGLINE_AMX)
+    {"amx", [] { return has_avx512() && amx_works(); }, kernels_amx},
+#endif
 #if defined(GANGLINE_ARM64)
     {"neon", [] { return true; }, kernels_neon},
     {"dotprod", has_dotprod, kernels_dotprod},
+#if defined(GANGLINE_I8MM)
+    {"i8mm", has_i8mm, kernels_i8mm},
+#endif
 #endif
 };
 

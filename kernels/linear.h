@@ -12,6 +12,18 @@ namespace GANGLINE_PATH {
 // Rows of x that are worked on while they stay in the cache, the matrix streaming past.
 constexpr int64_t kRowsAtOnce = 64;
 
+// Blocks of rows of x for packed matrices: their largest size, and c of QuantizedRows.
+#if defined(GANGLINE_TILES)
+constexpr int64_t kBlockRows = kTileRows;
+inline int64_t tile_columns(int64_t group_size) { return group_size < 64 ? group_size : 64; }
+inline int64_t block_columns(int64_t rows, int64_t group_size) {
+  return rows == kTileRows ? tile_columns(group_size) : 4;
+}
+#else
+constexpr int64_t kBlockRows = kPackedRows;
+inline int64_t block_columns(int64_t, int64_t) { return 4; }
+#endif
+
 struct Output {
   float* y;  // (t, n)
   int64_t stride;
@@ -63,8 +75,8 @@ inline void walk(const Tile& tile, int64_t first, int64_t last, int64_t n_rows, 
 
 void linear_dense(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_t first,
                   int64_t last, const Output& out);
-void linear_packed(const QuantizedRow* x, const int8_t* blocks, int64_t t, const Packed& w, int64_t first,
-                   int64_t last, const Output& out);
+void linear_packed(const QuantizedRows& x, int64_t t, const Packed& w, int64_t first, int64_t last,
+                   const Output& out);
 void quantize_row(const float* x, int64_t k, int64_t group_size, const QuantizedRow& out);
 void unpack_row(const Matrix& w, int64_t row, float* y);
 

@@ -3,15 +3,62 @@
 // Sums within a group are whole numbers and exact. Over the groups each output has one float sum,
 //   sum = scale * (factor * dots) + sum;  sum = offset * (factor * row_sum) + sum
 // in order of the groups, each line one fused multiply-add. The 16 rows of a panel are the lanes, so
-// nothing is ever added across lanes, and the tile's size changes no bit.
+// nothing is ever added across lanes, and neither the size of a block nor the instructions that
+// make the whole numbers (products of vectors, of pairs of rows, or tiles) change a bit.
 #include "linear.h"
 
 namespace gangline {
 namespace GANGLINE_PATH {
 namespace {
 
-// Bytes of a panel that are asked for before they are needed, when one row of x streams past.
+// Bytes of a panel that are asked for before they are needed, when the first rows stream it.
 constexpr int64_t kAhead = 4096;
+
+// Bytes of codes of x that stay in the cache while panels stream past.
+constexpr int64_t kRowsBytes = 256 << 10;
+
+inline int32_t word(const int8_t* x) {
+  int32_t four;
+  std::memcpy(&four, x, 4);
+  return four;
+}
+
+// The whole numbers of one group: P panels times T rows of x, whose columns lie as (k / 4, T, 4).
+// One row has too few sums to hide the latency of a product: it gets four chains.
+template <class Dots, int P, int T>
+struct Products {
+  static constexpr int kChains = T == 1 ? 4 : T < 4 ? 2 : 1;
+  Dots dots[P][T][kChains];
+
+  // Eight columns; `half` tells apart calls that may use other chains.
+  void add(const Codes (&first)[P], const Codes (&second)[P], const int8_t* x, int half) {
+    for (int t = 0; t < T; ++t) {
+      const int32_t x0 = word(x + 4 * t), x1 = word(x + 4 * (T + t));
+      for (int p = 0; p < P; ++p) {
+        dots[p][t][2 * half % kChains].add(first[p], x0);
+        dots[p][t][(2 * half + 1) % kChains].add(second[p], x1);
+      }
+    }
+  }
+  void settle() {
+    for (int p = 0; p < P; ++p)
+      for (int t = 0; t < T; ++t)
+        for (int c = 0; c < kChains; ++c) dots[p][t][c].settle();
+  }
+  I32x16 total(int p, int t) const {
+    I32x16 sum = dots[p][t][0].total();
+    for (int c = 1; c < kChains; ++c)
+      sum = gangline::GANGLINE_PATH::add(sum, dots[p][t][c].total());
+    return sum;
+  }
+};
+
+#if defined(GANGLINE_PAIRS)
+template <class Dots>
+struct Products<Dots, 1, 4> : PairProducts<4> {};
+template <class Dots>
+struct Products<Dots, 1, 2> : PairProducts<2> {};
+#endif
 
 template <int Bits>
 struct Group;
@@ -19,125 +66,219 @@ struct Group;
 // Low nibbles of a vector are columns of the first half of the group, high ones of the second.
 template <>
 struct Group<4> {
-  using Sums = Dots4;
-  template <int T, int Chains>
-  static void run(const uint8_t* w, const int8_t* x, int64_t size, Sums (&sums)[T][Chains],
-                  bool ahead) {
-    const int64_t n_vectors = size / 8;
-    for (int64_t j = 0; j < n_vectors; j += 4) {  // at most eight sums per chain, then settle
-      for (int64_t i = j; i < j + 4; ++i) {
-        if (ahead) prefetch(w + 64 * i + kAhead);
-        const Codes both = load_codes(w + 64 * i);
-        const Codes low = low_nibbles(both), high = high_nibbles(both);
-        for (int t = 0; t < T; ++t) {
-          sums[t][(2 * i) % Chains].add(low, word(x + 4 * (T * i + t)));
-          sums[t][(2 * i + 1) % Chains].add(high, word(x + T * size / 2 + 4 * (T * i + t)));
-        }
-      }
-      for (int t = 0; t < T; ++t)
-        for (int c = 0; c < Chains; ++c) sums[t][c].settle();
-    }
+  using Dots = Dots4;
+  template <int P, int T>
+  static void run(const uint8_t* const (&w)[P], const int8_t* x, int64_t size,
+                  Products<Dots, P, T>& products, bool ahead) {
+    if (size < 32) return run_by<2>(w, x, size, products, ahead);
+    run_by<4>(w, x, size, products, ahead);
   }
-  static I32x16 finish(I32x16 total, int32_t) { return total; }
-  static int32_t word(const int8_t* x) {
-    int32_t four;
-    std::memcpy(&four, x, 4);
-    return four;
+  // Vectors by Step: at most eight products per chain, then settle.
+  template <int Step, int P, int T>
+  static void run_by(const uint8_t* const (&w)[P], const int8_t* x, int64_t size,
+                     Products<Dots, P, T>& products, bool ahead) {
+    const int8_t* upper = x + T * size / 2;
+    for (int64_t j = 0; j < size / 8; j += Step) {
+      for (int64_t i = j; i < j + Step; i += 2) {
+        Codes low[2][P], high[2][P];
+        for (int p = 0; p < P; ++p) {
+          for (int v = 0; v < 2; ++v) {
+            if (ahead) prefetch(w[p] + 64 * (i + v) + kAhead);
+            const Codes both = load_codes(w[p] + 64 * (i + v));
+            low[v][p] = low_nibbles(both);
+            high[v][p] = high_nibbles(both);
+          }
+        }
+        products.add(low[0], low[1], x + 4 * T * i, 0);
+        products.add(high[0], high[1], upper + 4 * T * i, 1);
+      }
+      products.settle();
+    }
   }
 };
 
 template <>
 struct Group<8> {
-  using Sums = Dots8;
-  template <int T, int Chains>
-  static void run(const uint8_t* w, const int8_t* x, int64_t size, Sums (&sums)[T][Chains],
-                  bool ahead) {
-    for (int64_t i = 0; i < size / 4; ++i) {
-      if (ahead) prefetch(w + 64 * i + kAhead);
-      const Codes codes = load_codes(w + 64 * i);
-      for (int t = 0; t < T; ++t)
-        sums[t][i % Chains].add(codes, Group<4>::word(x + 4 * (T * i + t)));
+  using Dots = Dots8;
+  template <int P, int T>
+  static void run(const uint8_t* const (&w)[P], const int8_t* x, int64_t size,
+                  Products<Dots, P, T>& products, bool ahead) {
+    for (int64_t i = 0; i < size / 4; i += 2) {
+      Codes codes[2][P];
+      for (int p = 0; p < P; ++p) {
+        for (int v = 0; v < 2; ++v) {
+          if (ahead) prefetch(w[p] + 64 * (i + v) + kAhead);
+          codes[v][p] = load_codes(w[p] + 64 * (i + v));
+        }
+      }
+      products.add(codes[0], codes[1], x + 4 * T * i, static_cast<int>(i / 2 % 2));
     }
-  }
-  static I32x16 finish(I32x16 total, int32_t sum) {
-    return Dots8::kShift ? add(total, set1_i32(Dots8::kShift * sum)) : total;
   }
 };
 
-template <int Bits, Dtype D, int T>
-void run_panel(const Packed& w, const uint8_t* panel, const QuantizedRow* x, const int8_t* block,
-               bool ahead, F32x16* results) {
-  // One row has too few sums to hide the latency of a product: it gets four chains.
-  constexpr int kChains = T == 1 ? 4 : T < 4 ? 2 : 1;
-  const int64_t size = w.group_size, codes_bytes = size * kLanes * Bits / 8;
-  const int64_t scale_bytes = kLanes * Numbers<D>::bytes;
-  F32x16 sums[T];
-  for (int t = 0; t < T; ++t) sums[t] = zero();
-  for (int64_t group = 0; group < w.k / size; ++group) {
-    typename Group<Bits>::Sums dots[T][kChains];
-    const uint8_t* numbers = panel + 2 * scale_bytes;
-    Group<Bits>::run(numbers, block + T * group * size, size, dots, ahead);
-    const F32x16 scale = Numbers<D>::load16(panel);
-    const F32x16 offset = Numbers<D>::load16(panel + scale_bytes);
-    for (int t = 0; t < T; ++t) {
-      I32x16 total = dots[t][0].total();
-      for (int c = 1; c < kChains; ++c) total = add(total, dots[t][c].total());
-      const int32_t row_sum = x[t].sums[group];
-      const float factor = x[t].factors[group];
-      const F32x16 dot = mul(to_float(Group<Bits>::finish(total, row_sum)), set1(factor));
-      sums[t] = fma(scale, dot, sums[t]);
-      sums[t] = fma(offset, set1(factor * static_cast<float>(row_sum)), sums[t]);
-    }
-    panel = numbers + codes_bytes;
-  }
-  for (int t = 0; t < T; ++t) results[t] = sums[t];
+// What `dots`, the products of a group, add to the sum of an output.
+inline F32x16 add_group(F32x16 sum, I32x16 dots, const GroupFactors& x, F32x16 scale,
+                        F32x16 offset) {
+  sum = fma(scale, mul(to_float(dots), set1(x.factor)), sum);
+  return fma(offset, set1(x.sum_factor), sum);
 }
 
-template <int Bits, Dtype D, int T>
-void run_block(const Packed& w, int64_t panel, const QuantizedRow* x, const int8_t* block,
-               bool ahead, int64_t t, const Output& out) {
-  F32x16 results[T];
-  run_panel<Bits, D, T>(w, w.data + panel * w.panel_bytes(), x + t, block + t * w.k, ahead,
-                        results);
-  const int64_t n = panel * kLanes, used = w.n - n < kLanes ? w.n - n : kLanes;
-  for (int i = 0; i < T; ++i) out.write16(t + i, n, used, results[i]);
+struct Problem {
+  QuantizedRows x;
+  int64_t n_rows;
+  const Packed& w;
+  const Output& out;
+
+  int64_t n_groups() const { return w.k / w.group_size; }
+  void write(int64_t panel, int64_t row, F32x16 values) const {
+    const int64_t n = panel * kLanes, used = w.n - n < kLanes ? w.n - n : kLanes;
+    out.write16(row, n, used, values);
+  }
+};
+
+// Panels `panel`... (P of them) times the block of T rows that begins at `row`.
+template <int Bits, Dtype D, int P, int T>
+void run_block(const Problem& problem, int64_t panel, int64_t row) {
+  const Packed& w = problem.w;
+  const int64_t size = w.group_size, scale_bytes = kLanes * Numbers<D>::bytes;
+  const int64_t group_bytes = 2 * scale_bytes + size * kLanes * Bits / 8;
+  const int8_t* codes = problem.x.codes + row * w.k;
+  const GroupFactors* groups = problem.x.groups + row * problem.n_groups();
+  const uint8_t* panels[P];
+  for (int p = 0; p < P; ++p) panels[p] = w.data + (panel + p) * w.panel_bytes();
+  const bool ahead = row == 0;  // later blocks find the panel in the cache
+  F32x16 sums[P][T];
+  for (int p = 0; p < P; ++p)
+    for (int t = 0; t < T; ++t) sums[p][t] = zero();
+  for (int64_t group = 0; group < problem.n_groups(); ++group) {
+    const uint8_t* numbers[P];
+    for (int p = 0; p < P; ++p) numbers[p] = panels[p] + 2 * scale_bytes;
+    Products<typename Group<Bits>::Dots, P, T> products;
+    Group<Bits>::run(numbers, codes, size, products, ahead);
+    for (int p = 0; p < P; ++p) {
+      const F32x16 scale = Numbers<D>::load16(panels[p]);
+      const F32x16 offset = Numbers<D>::load16(panels[p] + scale_bytes);
+      for (int t = 0; t < T; ++t) {
+        I32x16 dots = products.total(p, t);
+        if (Bits == 8 && Dots8::kShift) dots = add(dots, set1_i32(Dots8::kShift * groups[t].sum));
+        sums[p][t] = add_group(sums[p][t], dots, groups[t], scale, offset);
+      }
+      panels[p] += group_bytes;
+    }
+    codes += T * size;
+    groups += T;
+  }
+  for (int p = 0; p < P; ++p)
+    for (int t = 0; t < T; ++t) problem.write(panel + p, row + t, sums[p][t]);
+}
+
+#if defined(GANGLINE_TILES)
+// The codes of one group of a panel as the rows of tiles: one byte each, (size / 4, 16, 4).
+template <int Bits>
+void unpack_group(const uint8_t* w, int64_t size, uint8_t* out) {
+  if (Bits == 8) {
+    std::memcpy(out, w, static_cast<size_t>(size * kLanes));
+    return;
+  }
+  for (int64_t i = 0; i < size / 8; ++i) {
+    const Codes both = load_codes(w + 64 * i);
+    store_codes(out + 64 * i, low_nibbles(both));
+    store_codes(out + 64 * i + size / 2 * kLanes, high_nibbles(both));
+  }
+}
+
+// A panel times B blocks of kTileRows rows, the first at `row`. Tiles 0 to B are sums, then codes.
+template <int Bits, Dtype D, int B>
+void run_tiles(const Problem& problem, int64_t panel, int64_t row) {
+  const Packed& w = problem.w;
+  const int64_t size = w.group_size, scale_bytes = kLanes * Numbers<D>::bytes;
+  const int64_t columns = tile_columns(size), n_groups = problem.n_groups();
+  alignas(64) uint8_t codes[kLanes * 128];
+  alignas(64) int32_t dots[B][kTileRows][kLanes];
+  F32x16 sums[B][kTileRows];
+  for (int b = 0; b < B; ++b)
+    for (int64_t t = 0; t < kTileRows; ++t) sums[b][t] = zero();
+  const uint8_t* at = w.data + panel * w.panel_bytes();
+  for (int64_t group = 0; group < n_groups; ++group) {
+    const F32x16 scale = Numbers<D>::load16(at);
+    const F32x16 offset = Numbers<D>::load16(at + scale_bytes);
+    unpack_group<Bits>(at + 2 * scale_bytes, size, codes);
+    const int8_t* x = problem.x.codes + row * w.k + group * size * kTileRows;
+    Tiles::multiply<B>(codes, x, kTileRows * w.k, size / columns, columns, dots);
+    for (int b = 0; b < B; ++b) {
+      const GroupFactors* factors =
+          problem.x.groups + (row + b * kTileRows) * n_groups + group * kTileRows;
+      for (int64_t t = 0; t < kTileRows; ++t)
+        sums[b][t] = add_group(sums[b][t], load_i32(dots[b][t]), factors[t], scale, offset);
+    }
+    at += 2 * scale_bytes + size * kLanes * Bits / 8;
+  }
+  for (int b = 0; b < B; ++b)
+    for (int64_t t = 0; t < kTileRows; ++t)
+      problem.write(panel, row + b * kTileRows + t, sums[b][t]);
+}
+#endif
+
+// Rows row... of x times P panels, in blocks as block_rows says.
+template <int Bits, Dtype D, int P>
+void run_rows(const Problem& problem, int64_t panel, int64_t row, int64_t end) {
+  while (row < end) {
+    const int64_t rows = block_rows(end - row, kBlockRows);
+    switch (rows) {
+      case 1: run_block<Bits, D, P, 1>(problem, panel, row); break;
+      case 2: run_block<Bits, D, P, 2>(problem, panel, row); break;
+      case 4: run_block<Bits, D, P, 4>(problem, panel, row); break;
+      default:
+        if constexpr (kBlockRows >= 8) run_block<Bits, D, P, 8>(problem, panel, row);
+    }
+    row += rows;
+  }
 }
 
 template <int Bits, Dtype D>
-void run_panels(const QuantizedRow* x, const int8_t* blocks, int64_t n_rows, const Packed& w,
-                int64_t first, int64_t last, const Output& out) {
-  for (int64_t panel = first; panel < last; ++panel) {
-    int64_t rows = 0;
-    for (int64_t t = 0; t < n_rows; t += rows) {
-      rows = block_rows(n_rows - t, kPackedRows);
-      const bool ahead = t == 0;  // later blocks find the panel in the cache
-      if (rows == kPackedRows) run_block<Bits, D, kPackedRows>(w, panel, x, blocks, ahead, t, out);
-      else if (rows == 4) run_block<Bits, D, 4>(w, panel, x, blocks, ahead, t, out);
-      else if (rows == 2) run_block<Bits, D, 2>(w, panel, x, blocks, ahead, t, out);
-      else run_block<Bits, D, 1>(w, panel, x, blocks, ahead, t, out);
+void run_panels(const Problem& problem, int64_t first, int64_t last) {
+  // A multiple of every block; the last chunk has the small blocks.
+  int64_t chunk = kRowsBytes / problem.w.k / 64 * 64;
+  if (chunk < 64) chunk = 64;
+  for (int64_t start = 0; start < problem.n_rows; start += chunk) {
+    const int64_t end = start + chunk < problem.n_rows ? start + chunk : problem.n_rows;
+    int64_t row = start;
+#if defined(GANGLINE_TILES)
+    const int64_t tile_end = start + (end - start) / kTileRows * kTileRows;
+    const Tiles tiles(tile_columns(problem.w.group_size));
+    for (int64_t panel = first; panel < last; ++panel) {
+      row = start;
+      for (; row + 4 * kTileRows <= tile_end; row += 4 * kTileRows)
+        run_tiles<Bits, D, 4>(problem, panel, row);
+      for (; row < tile_end; row += kTileRows) run_tiles<Bits, D, 1>(problem, panel, row);
     }
+    row = tile_end;
+#endif
+    int64_t panel = first;
+    // A single row streams one panel; more rows use each read of x for several panels.
+    if (end - row > 1)
+      for (; panel + kPanels <= last; panel += kPanels)
+        run_rows<Bits, D, kPanels>(problem, panel, row, end);
+    for (; panel < last; ++panel) run_rows<Bits, D, 1>(problem, panel, row, end);
   }
 }
 
 template <int Bits>
-void run_dtype(const QuantizedRow* x, const int8_t* blocks, int64_t t, const Packed& w,
-               int64_t first, int64_t last, const Output& out) {
-  switch (w.dtype) {
-    case Dtype::f32:
-      return run_panels<Bits, Dtype::f32>(x, blocks, t, w, first, last, out);
-    case Dtype::f16:
-      return run_panels<Bits, Dtype::f16>(x, blocks, t, w, first, last, out);
-    case Dtype::bf16:
-      return run_panels<Bits, Dtype::bf16>(x, blocks, t, w, first, last, out);
+void run_dtype(const Problem& problem, int64_t first, int64_t last) {
+  switch (problem.w.dtype) {
+    case Dtype::f32: return run_panels<Bits, Dtype::f32>(problem, first, last);
+    case Dtype::f16: return run_panels<Bits, Dtype::f16>(problem, first, last);
+    case Dtype::bf16: return run_panels<Bits, Dtype::bf16>(problem, first, last);
   }
 }
 
 }  // namespace
 
-void linear_packed(const QuantizedRow* x, const int8_t* blocks, int64_t t, const Packed& w,
-                   int64_t first, int64_t last, const Output& out) {
-  if (w.bits == 4) return run_dtype<4>(x, blocks, t, w, first, last, out);
-  return run_dtype<8>(x, blocks, t, w, first, last, out);
+void linear_packed(const QuantizedRows& x, int64_t t, const Packed& w, int64_t first, int64_t last,
+                   const Output& out) {
+  const Problem problem{x, t, w, out};
+  if (w.bits == 4) return run_dtype<4>(problem, first, last);
+  return run_dtype<8>(problem, first, last);
 }
 
 }  // namespace GANGLINE_PATH

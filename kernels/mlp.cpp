@@ -10,11 +10,10 @@ template <Activation A>
 void gate_with(const float* gate, const float* up, int64_t n, float* out) {
   int64_t at = 0;
   for (; at + kLanes <= n; at += kLanes)
-    store(out + at, mul(activate<A>(load(gate + at)), load(up + at)));
+    store(out + at, gated<A>(load(gate + at), load(up + at)));
   const int64_t rest = n - at;
   if (rest)
-    store_first(out + at, rest,
-                mul(activate<A>(load_first(gate + at, rest)), load_first(up + at, rest)));
+    store_first(out + at, rest, gated<A>(load_first(gate + at, rest), load_first(up + at, rest)));
 }
 
 }  // namespace
@@ -25,6 +24,8 @@ void gate(const float* gate, const float* up, int64_t n, Activation activation, 
     case Activation::gelu: return gate_with<Activation::gelu>(gate, up, n, out);
     case Activation::gelu_tanh: return gate_with<Activation::gelu_tanh>(gate, up, n, out);
     case Activation::relu2: return gate_with<Activation::relu2>(gate, up, n, out);
+    case Activation::swiglu_clamped:
+      return gate_with<Activation::swiglu_clamped>(gate, up, n, out);
   }
 }
 

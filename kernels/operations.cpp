@@ -18,81 +18,49 @@ constexpr double kPackedMultiplyAddsPerNs = 100.0;
 constexpr int64_t kUnit = 16;
 
 // Rows of activations for packed weights; the memory grows to the largest step and is kept.
-class QuantizedRows {
+class RowQuantizer {
  public:
   // Quantize x (t, k) by groups of group_size, on all threads.
   void set(const float* x, int64_t t, int64_t k, int64_t group_size) {
-    resize(t, k, group_size);
-    const Kernels& run = kernels();
-    const double ns = static_cast<double>(t) * static_cast<double>(k) / 8.0;
-    parallel_for(t, ns, [&](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row)
-        run.quantize_row(x + row * k, k, group_size, rows_[static_cast<size_t>(row)]);
-    });
-    if (t == 1) return;  // a block of one row is the row
-    grow(blocks_, t * k);
-    const int64_t most = run.packed_rows, n_full = t / most;
-    const auto fill = [&](int64_t row, int64_t rows) {
-      interleave(codes_.data() + row * k, rows, k, blocks_.data() + row * k);
-    };
-    parallel_for(n_full, ns, [&](int64_t first, int64_t last) {
-      for (int64_t block = first; block < last; ++block) fill(block * most, most);
-    });
-    for (int64_t row = n_full * most; row < t;) {
-      const int64_t rows = block_rows(t - row, most);
-      fill(row, rows);
-      row += rows;
-    }
-  }
-  const QuantizedRow* rows() const { return rows_.data(); }
-  const int8_t* blocks() const { return rows_.size() == 1 ? codes_.data() : blocks_.data(); }
-
- private:
-  // (rows, k) to (k / 4, rows, 4).
-  static void interleave(const int8_t* from, int64_t rows, int64_t k, int8_t* to) {
-    for (int64_t j = 0; j < k / 4; ++j)
-      for (int64_t row = 0; row < rows; ++row)
-        std::memcpy(to + 4 * (j * rows + row), from + row * k + 4 * j, 4);
-  }
-  void resize(int64_t t, int64_t k, int64_t group_size) {
     const int64_t n_groups = k / group_size;
     grow(codes_, t * k);
-    grow(factors_, t * n_groups);
-    grow(sums_, t * n_groups);
-    rows_.clear();
-    for (int64_t row = 0; row < t; ++row)
-      rows_.push_back({codes_.data() + row * k, factors_.data() + row * n_groups,
-                       sums_.data() + row * n_groups});
+    grow(groups_, t * n_groups);
+    const Kernels& run = kernels();
+    const int64_t n_blocks = (t + run.packed_rows - 1) / run.packed_rows;
+    const double ns = static_cast<double>(t) * static_cast<double>(k) / 8.0;
+    parallel_for(n_blocks, ns, [&](int64_t first, int64_t last) {
+      const int64_t end = std::min(last * run.packed_rows, t);
+      for (int64_t start = first * run.packed_rows; start < end;) {
+        const int64_t rows = block_rows(end - start, run.packed_rows);
+        for (int64_t row = 0; row < rows; ++row)
+          run.quantize_row(x + (start + row) * k, k, group_size,
+                           {codes_.data() + start * k, groups_.data() + start * n_groups, rows,
+                            row});
+        start += rows;
+      }
+    });
   }
+  QuantizedRows rows() const { return {codes_.data(), groups_.data()}; }
+
+ private:
   template <class T>
   static void grow(std::vector<T>& memory, int64_t n) {
     if (memory.size() < static_cast<size_t>(n)) memory.resize(static_cast<size_t>(n));
   }
 
-  std::vector<int8_t> codes_, blocks_;
-  std::vector<float> factors_;
-  std::vector<int32_t> sums_;
-  std::vector<QuantizedRow> rows_;
+  std::vector<int8_t> codes_;
+  std::vector<GroupFactors> groups_;
 };
-
-double part_ns(const Part& part, int64_t k, int64_t t) {
-  const double bytes = static_cast<double>(part.n_bytes());
-  const double work = static_cast<double>(part.n()) * static_cast<double>(k) *
-                      static_cast<double>(t);
-  const double speed = part.is_packed() ? kPackedMultiplyAddsPerNs : kMultiplyAddsPerNs;
-  return std::max(bytes / kBytesPerNs, work / speed);
-}
 
 // Columns start.. of y (t, w.n) are x times one part of w.
 void linear_part(const float* x, int64_t t, const Weight& w, const Part& part, int64_t start,
-                 const QuantizedRows& rows, const float* bias, float* y, bool add) {
+                 const RowQuantizer& rows, const float* bias, float* y, bool add) {
   const Kernels& run = kernels();
   const int64_t n = part.n(), n_units = (n + kUnit - 1) / kUnit;
   const float* added = bias ? bias + start : nullptr;
   parallel_for(n_units, part_ns(part, w.k, t), [&](int64_t first, int64_t last) {
     if (part.is_packed()) {
-      run.linear_packed(rows.rows(), rows.blocks(), t, part.packed, first, last, added, y + start,
-                        w.n, add);
+      run.linear_packed(rows.rows(), t, part.packed, first, last, added, y + start, w.n, add);
     } else {
       run.linear(x, w.k, t, part.dense, first * kUnit, std::min(last * kUnit, n), added, y + start,
                  w.n, add);
@@ -102,8 +70,16 @@ void linear_part(const float* x, int64_t t, const Weight& w, const Part& part, i
 
 }  // namespace
 
+double part_ns(const Part& part, int64_t k, int64_t t) {
+  const double bytes = static_cast<double>(part.n_bytes());
+  const double work = static_cast<double>(part.n()) * static_cast<double>(k) *
+                      static_cast<double>(t);
+  const double speed = part.is_packed() ? kPackedMultiplyAddsPerNs : kMultiplyAddsPerNs;
+  return std::max(bytes / kBytesPerNs, work / speed);
+}
+
 void linear(const float* x, int64_t t, const Weight& w, const float* bias, float* y, bool add) {
-  thread_local QuantizedRows rows;
+  thread_local RowQuantizer rows;
   int64_t quantized_by = 0, start = 0;
   for (const Part& part : w.parts) {
     if (part.is_packed() && quantized_by != part.packed.group_size) {
@@ -115,73 +91,90 @@ void linear(const float* x, int64_t t, const Weight& w, const float* bias, float
   }
 }
 
-void embed(const Matrix& table, const int32_t* ids, int64_t t, float* y) {
+void linear_heads(const float* x, int64_t t, const Matrix& w, int64_t n_heads, float* y) {
+  const Kernels& run = kernels();
+  const int64_t n = w.n / n_heads, n_units = (n + kUnit - 1) / kUnit;
+  const double ns = std::max(static_cast<double>(w.n * row_bytes(w)) / kBytesPerNs,
+                             static_cast<double>(w.n * w.k * t) / kMultiplyAddsPerNs);
+  parallel_for(n_heads * n_units, ns, [&](int64_t first, int64_t last) {
+    for (int64_t unit = first; unit < last;) {
+      const int64_t head = unit / n_units, end = std::min(last, (head + 1) * n_units);
+      Matrix own = w;
+      own.data += head * n * row_bytes(w);
+      own.n = n;
+      run.linear(x + head * w.k, n_heads * w.k, t, own, unit % n_units * kUnit,
+                 std::min((end - head * n_units) * kUnit, n), nullptr, y + head * n, w.n, false);
+      unit = end;
+    }
+  });
+}
+
+void embed(const Matrix& table, const int32_t* ids, int64_t t, float scale, float* y) {
   const Kernels& run = kernels();
   const auto unpack = table.bits ? unpack_quantized : run.unpack_row;
   for (int64_t row = 0; row < t; ++row) unpack(table, ids[row], y + row * table.k);
+  if (scale != 1.0f) run.scale(y, t * table.k, scale);
 }
 
-void rms_norm(const float* x, int64_t t, int64_t d, const float* w, float eps, float* y) {
-  const Kernels& run = kernels();
+void embed(const Packed& table, const int32_t* ids, int64_t t, float scale, float* y) {
+  for (int64_t row = 0; row < t; ++row) unpack_packed(table, ids[row], y + row * table.k);
+  if (scale != 1.0f) kernels().scale(y, t * table.k, scale);
+}
+
+void norm(Norm kind, const float* x, int64_t t, int64_t d, const float* w, float eps, float* y) {
+  const auto run = kind == Norm::rms ? kernels().rms_norm : kernels().layer_norm;
   const double ns = static_cast<double>(t) * static_cast<double>(d) / 4.0;
   parallel_for(t, ns, [&](int64_t first, int64_t last) {
-    run.rms_norm(x + first * d, last - first, d, w, eps, y + first * d);
+    run(x + first * d, last - first, d, w, eps, y + first * d);
   });
 }
 
-void rope(float* qkv, const float* table, int64_t half, const Batch& batch, int64_t n_heads,
-          int64_t n_kv_heads) {
+namespace {
+
+// Call f(first, count) for ranges of n numbers; elementwise work, so how they are cut changes
+// nothing.
+template <class F>
+void each_range(int64_t n, double ns_per_number, F f) {
+  const int64_t n_units = (n + 63) / 64;
+  parallel_for(n_units, static_cast<double>(n) * ns_per_number, [&](int64_t first, int64_t last) {
+    f(first * 64, std::min(last * 64, n) - first * 64);
+  });
+}
+
+}  // namespace
+
+void add_scaled(float* y, const float* x, int64_t n, float scale) {
   const Kernels& run = kernels();
-  const int64_t stride = (n_heads + 2 * n_kv_heads) * 2 * half;
-  const double ns = static_cast<double>(batch.rows() * stride) / 4.0;
-  parallel_for(batch.rows(), ns, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      const float* cos = table + batch.row_positions[static_cast<size_t>(row)] * 2 * half;
-      run.rope(qkv + row * stride, n_heads + n_kv_heads, half, cos, cos + half);
-    }
+  each_range(n, 0.25, [&](int64_t at, int64_t count) {
+    run.add_scaled(y + at, x + at, count, scale);
   });
 }
 
-void attend(const float* qkv, const Cache& cache, const Batch& batch, int64_t n_heads, float scale,
-            float* out) {
+void soft_cap(float* x, int64_t n, float cap) {
   const Kernels& run = kernels();
-  const int64_t t = batch.rows(), n_kv = cache.n_kv_heads, dim = cache.head_dim;
-  const int64_t group = n_heads / n_kv, stride = (n_heads + 2 * n_kv) * dim;
-  const int64_t n_items = t * n_kv;
-  double read = 0;
-  for (int64_t position : batch.row_positions) read += static_cast<double>(position + 1);
-  const double append_ns = static_cast<double>(n_items * dim) * 2.0;
-  const double attend_ns = read * static_cast<double>(n_heads * dim) / 8.0;
+  each_range(n, 1.0, [&](int64_t at, int64_t count) { run.soft_cap(x + at, count, cap); });
+}
 
-  // 1. All keys and values into the cache: a row sees the rows before it in this very step.
-  parallel_for(n_items, append_ns, [&](int64_t first, int64_t last) {
-    for (int64_t item = first; item < last; ++item) {
-      const size_t row = static_cast<size_t>(item / n_kv);
-      const int64_t kv = item % n_kv;
-      const float* key = qkv + static_cast<int64_t>(row) * stride + (n_heads + kv) * dim;
-      run.append(cache.row(batch.row_slots[row], kv), batch.row_positions[row], key,
-                 key + n_kv * dim);
-    }
-  });
-  // 2. Rows of one slot and head next to each other: they read the same part of the cache.
-  parallel_for(n_items, attend_ns, [&](int64_t first, int64_t last) {
-    for (int64_t item = first; item < last; ++item) {
-      const int64_t kv = item / t;
-      const int64_t row = item % t;
-      const size_t r = static_cast<size_t>(row);
-      run.attend(cache.row(batch.row_slots[r], kv), batch.row_positions[r],
-                 qkv + row * stride + kv * group * dim, group, scale,
-                 out + (row * n_heads + kv * group) * dim);
-    }
+void sigmoid_gate(float* x, const float* gates, int64_t t, int64_t d, bool one_gate) {
+  const Kernels& run = kernels();
+  parallel_for(t, static_cast<double>(t * d), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row)
+      run.sigmoid_gate(x + row * d, gates + (one_gate ? row : row * d), d, one_gate);
   });
 }
 
-void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
-               const Weight& down, const float* down_bias, Activation activation,
-               float* residual) {
+namespace {
+
+// Rows that go through gate, up and down together: enough to read weights seldom, few enough that
+// what lies between stays in the cache.
+constexpr int64_t kMlpRows = 128;
+
+void mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
+              const Weight& down, const float* down_bias, Activation activation, float* y,
+              bool add) {
   const Kernels& run = kernels();
   const int64_t ffn = down.k;
-  // Grows to the largest step of this thread and is kept.
+  // Grows to the most rows of this thread and is kept.
   thread_local std::vector<float> scratch;
   scratch.resize(std::max(scratch.size(), static_cast<size_t>(t * 3 * ffn)));
   float* both = scratch.data();                  // (t, 2 ffn): gate, up
@@ -197,7 +190,17 @@ void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* ga
                hidden + row * ffn + at);
     }
   });
-  linear(hidden, t, down, down_bias, residual, true);
+  linear(hidden, t, down, down_bias, y, add);
+}
+
+}  // namespace
+
+void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
+               const Weight& down, const float* down_bias, Activation activation, float* y,
+               bool add) {
+  for (int64_t row = 0; row < t; row += kMlpRows)
+    mlp_rows(x + row * gate_up.k, std::min(kMlpRows, t - row), gate_up, gate_up_bias, down,
+             down_bias, activation, y + row * down.n, add);
 }
 
 }  // namespace gangline

@@ -21,10 +21,16 @@ class PackedMemory {
   uint8_t* data_;
 };
 
-// Repack matrix w (bits 4 or 8) on all threads.
-Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory);
+// What a matrix becomes when it is packed, without its memory.
+Packed packed_form(const Matrix& w);
 
-// y (k) = row `row` of w (bits 4 or 8) as floats: scale * q + offset, rounded once.
+// Repack matrix w on all threads, into memory of its own or to an address that is a multiple of 64.
+Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory);
+Packed pack(const Matrix& w, uint8_t* to);
+
+// y (k) = row `row` of a quantized w as floats: scale * q + offset, rounded once.
 void unpack_quantized(const Matrix& w, int64_t row, float* y);
+// The same from its packed form.
+void unpack_packed(const Packed& w, int64_t row, float* y);
 
 }  // namespace gangline

@@ -30,9 +30,10 @@ inline float largest_of(const float* x, int64_t n) {
 }  // namespace
 
 void quantize_row(const float* x, int64_t k, int64_t group_size, const QuantizedRow& out) {
+  const int64_t columns = block_columns(out.rows, group_size);
   for (int64_t group = 0; group < k / group_size; ++group) {
     const float* from = x + group * group_size;
-    int8_t* codes = out.codes + group * group_size;
+    int8_t codes[128];
     const float largest = largest_of(from, group_size);
     const bool finite = largest == largest;
     const bool zeros = !finite || largest < kTiny;
@@ -44,8 +45,13 @@ void quantize_row(const float* x, int64_t k, int64_t group_size, const Quantized
       store_i8(codes + at, mul(v, inverse));
       for (int64_t i = at; i < at + kLanes; ++i) sum += codes[i];
     }
-    out.factors[group] = factor;
-    out.sums[group] = sum;
+    int8_t* to = out.codes + group * group_size * out.rows + columns * out.row;
+    if (columns == 4)
+      for (int64_t at = 0; at < group_size; at += 4) std::memcpy(to + at * out.rows, codes + at, 4);
+    else
+      for (int64_t at = 0; at < group_size; at += columns)
+        std::memcpy(to + at * out.rows, codes + at, static_cast<size_t>(columns));
+    out.groups[group * out.rows + out.row] = {factor, factor * static_cast<float>(sum), sum};
   }
 }
 

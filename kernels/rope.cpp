@@ -4,8 +4,9 @@
 namespace gangline {
 namespace GANGLINE_PATH {
 
-void rope(float* heads, int64_t n_heads, int64_t half, const float* cos, const float* sin) {
-  for (int64_t head = 0; head < n_heads; ++head, heads += 2 * half) {
+void rope(float* heads, int64_t n_heads, int64_t head_dim, int64_t half, const float* cos,
+          const float* sin) {
+  for (int64_t head = 0; head < n_heads; ++head, heads += head_dim) {
     float* a = heads;
     float* b = heads + half;
     int64_t at = 0;

@@ -19,7 +19,15 @@
 
 #include "kernels.h"
 
-#if defined(GANGLINE_PATH_AVX512)
+#if defined(GANGLINE_PATH_AMX)
+#define GANGLINE_PATH amx
+#include "simd_avx512.h"
+#include "tiles_amx.h"
+#elif defined(GANGLINE_PATH_TILE_MODEL)
+#define GANGLINE_PATH tile_model
+#include "simd_scalar.h"
+#include "tiles_model.h"
+#elif defined(GANGLINE_PATH_AVX512)
 #define GANGLINE_PATH avx512
 #include "simd_avx512.h"
 #elif defined(GANGLINE_PATH_AVXVNNI)
@@ -28,6 +36,9 @@
 #elif defined(GANGLINE_PATH_AVX2)
 #define GANGLINE_PATH avx2
 #include "simd_avx2.h"
+#elif defined(GANGLINE_PATH_I8MM)
+#define GANGLINE_PATH i8mm
+#include "simd_neon.h"
 #elif defined(GANGLINE_PATH_DOTPROD)
 #define GANGLINE_PATH dotprod
 #include "simd_neon.h"

@@ -181,6 +181,7 @@ struct Dots8 {
 #endif
 
 constexpr int kPackedRows = 4;
+constexpr int kPanels = 1;
 
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

@@ -1,4 +1,5 @@
-// F32x16 as one zmm register; needs AVX-512 F, BW, DQ, VL and VNNI. See simd_scalar.h for the meaning.
+// F32x16 as one zmm register; needs AVX-512 F, BW, DQ, VL and VNNI. See simd_scalar.h for the
+// meaning. Compiled twice: the path `amx` has tiles besides (tiles_amx.h).
 #pragma once
 
 #include <immintrin.h>
@@ -6,7 +7,7 @@
 #include <cstdint>
 
 namespace gangline {
-namespace avx512 {
+namespace GANGLINE_PATH {
 
 struct F32x16 {
   __m512 v;
@@ -64,6 +65,7 @@ constexpr int kSharedHeads = 4;  // heads of attention that are computed togethe
 struct I32x16 {
   __m512i v;
 };
+inline I32x16 load_i32(const int32_t* p) { return {_mm512_load_si512(p)}; }
 inline F32x16 to_float(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline F32x16 abs(F32x16 a) { return {_mm512_abs_ps(a.v)}; }
 
@@ -77,6 +79,7 @@ struct Codes {
   __m512i v;
 };
 inline Codes load_codes(const uint8_t* p) { return {_mm512_load_si512(p)}; }
+inline void store_codes(uint8_t* p, Codes a) { _mm512_store_si512(p, a.v); }
 inline Codes low_nibbles(Codes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 inline Codes high_nibbles(Codes a) {
   return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
@@ -98,6 +101,7 @@ inline I32x16 add(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
 
 constexpr int kPackedRows = 8;  // rows of x that share one read of a panel
+constexpr int kPanels = 2;      // panels that share one read of such a block
 
-}  // namespace avx512
+}  // namespace GANGLINE_PATH
 }  // namespace gangline

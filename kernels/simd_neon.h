@@ -1,5 +1,6 @@
-// F32x16 as four q registers; 64-bit Arm. See simd_scalar.h for the meaning. Compiled twice: the
-// path `dotprod` has the dot product instructions of Armv8.2.
+// F32x16 as four q registers; 64-bit Arm. See simd_scalar.h for the meaning. Compiled three times:
+// the path `dotprod` has the dot product instructions of Armv8.2, `i8mm` the matrix products of
+// Armv8.6 besides.
 #pragma once
 
 #include <arm_neon.h>
@@ -138,6 +139,58 @@ inline Codes high_nibbles(Codes a) {
 }
 inline void prefetch(const uint8_t* p) { __builtin_prefetch(p); }
 
+#if defined(GANGLINE_PATH_I8MM)
+// USDOT multiplies unsigned by signed bytes: codes are taken as they are.
+struct Dots {
+  static constexpr int32_t kShift = 0;
+  I32x16 sum = set1_i32(0);
+  void add(Codes w, int32_t x) {
+    const int8x16_t xs = vreinterpretq_s8_s32(vdupq_n_s32(x));
+    for (int i = 0; i < 4; ++i) sum.v[i] = vusdotq_s32(sum.v[i], w.v[i], xs);
+  }
+  void settle() {}
+  I32x16 total() const { return sum; }
+};
+using Dots4 = Dots;
+using Dots8 = Dots;
+
+// Sums of a panel times T rows of x, an even number. USMMLA multiplies two rows of eight columns
+// by two rows of eight: here rows 2 i and 2 i + 1 of the panel by rows 2 j and 2 j + 1 of x.
+#define GANGLINE_PAIRS
+template <int T>
+struct PairProducts {
+  int32x4_t sums[T / 2][8] = {};
+
+  void add(const Codes (&first)[1], const Codes (&second)[1], const int8_t* x, int) {
+    int8x16_t rows[T / 2];
+    for (int j = 0; j < T / 2; ++j) {
+      const int32x2_t near = vreinterpret_s32_s8(vld1_s8(x + 8 * j));
+      const int32x2_t far = vreinterpret_s32_s8(vld1_s8(x + 4 * T + 8 * j));
+      const int32x2x2_t both = vzip_s32(near, far);
+      rows[j] = vreinterpretq_s8_s32(vcombine_s32(both.val[0], both.val[1]));
+    }
+    for (int i = 0; i < 4; ++i) {
+      const uint32x4_t near = vreinterpretq_u32_u8(first[0].v[i]);
+      const uint32x4_t far = vreinterpretq_u32_u8(second[0].v[i]);
+      const uint8x16_t low = vreinterpretq_u8_u32(vzip1q_u32(near, far));
+      const uint8x16_t high = vreinterpretq_u8_u32(vzip2q_u32(near, far));
+      for (int j = 0; j < T / 2; ++j) {
+        sums[j][2 * i] = vusmmlaq_s32(sums[j][2 * i], low, rows[j]);
+        sums[j][2 * i + 1] = vusmmlaq_s32(sums[j][2 * i + 1], high, rows[j]);
+      }
+    }
+  }
+  void settle() {}
+  I32x16 total(int, int t) const {
+    const int32x4_t* pairs = sums[t / 2];
+    I32x16 result;
+    for (int i = 0; i < 4; ++i)
+      result.v[i] = t % 2 ? vuzp2q_s32(pairs[2 * i], pairs[2 * i + 1])
+                          : vuzp1q_s32(pairs[2 * i], pairs[2 * i + 1]);
+    return result;
+  }
+};
+#else
 // Codes minus kShift are signed bytes.
 template <int32_t Shift>
 struct Dots {
@@ -163,8 +216,10 @@ struct Dots {
 };
 using Dots4 = Dots<0>;
 using Dots8 = Dots<128>;
+#endif
 
 constexpr int kPackedRows = 4;
+constexpr int kPanels = 1;
 
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

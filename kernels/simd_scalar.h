@@ -5,8 +5,12 @@
 #include <cstdint>
 #include <cstring>
 
+#if !defined(GANGLINE_PATH)
+#define GANGLINE_PATH scalar  // included for its conversions alone
+#endif
+
 namespace gangline {
-namespace scalar {
+namespace GANGLINE_PATH {
 
 struct F32x16 {
   float lane[16];
@@ -150,6 +154,9 @@ inline I32x16 add(const I32x16& a, const I32x16& b) {
 inline I32x16 set1_i32(int32_t x) {
   return each_i32([=](int) { return x; });
 }
+inline I32x16 load_i32(const int32_t* p) {
+  return each_i32([=](int i) { return p[i]; });
+}
 inline F32x16 to_float(const I32x16& a) {
   return each([&](int i) { return static_cast<float>(a.lane[i]); });
 }
@@ -174,6 +181,7 @@ inline Codes load_codes(const uint8_t* p) {
   std::memcpy(r.byte, p, 64);
   return r;
 }
+inline void store_codes(uint8_t* p, const Codes& a) { std::memcpy(p, a.byte, 64); }
 inline Codes low_nibbles(const Codes& a) {
   Codes r;
   for (int i = 0; i < 64; ++i) r.byte[i] = a.byte[i] & 15;
@@ -206,6 +214,7 @@ struct Dots8 : Dots {
 };
 
 constexpr int kPackedRows = 2;
+constexpr int kPanels = 1;
 
-}  // namespace scalar
+}  // namespace GANGLINE_PATH
 }  // namespace gangline

@@ -16,9 +16,9 @@ void linear(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_
   linear_dense(x, x_stride, t, w, first, last, Output{y, y_stride, bias, add});
 }
 
-void packed(const QuantizedRow* x, const int8_t* blocks, int64_t t, const Packed& w, int64_t first,
-            int64_t last, const float* bias, float* y, int64_t y_stride, bool add) {
-  linear_packed(x, blocks, t, w, first, last, Output{y, y_stride, bias, add});
+void packed(const QuantizedRows& x, int64_t t, const Packed& w, int64_t first, int64_t last,
+            const float* bias, float* y, int64_t y_stride, bool add) {
+  linear_packed(x, t, w, first, last, Output{y, y_stride, bias, add});
 }
 
 }  // namespace
@@ -30,14 +30,25 @@ const Kernels& GANGLINE_NAME(GANGLINE_PATH)() {
       GANGLINE_STRING(GANGLINE_PATH),
       linear,
       packed,
-      kPackedRows,
+      kBlockRows,
       quantize_row,
       unpack_row,
       rms_norm,
+      layer_norm,
       rope,
       append,
       attend,
       gate,
+      scale,
+      add_scaled,
+      sigmoid_gate,
+      soft_cap,
+      sigmoid,
+      softmax,
+      convolve,
+      unit,
+      delta_decay,
+      delta_step,
       sum,
   };
   return table;

@@ -32,11 +32,10 @@ def to_bf16(x: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def pack(q: NDArray[np.uint32], bits: int) -> NDArray[np.uint32]:
-    """Whole numbers (N, K) -> words (N, K bits / 32), lowest bits first."""
-    per_word = 32 // bits
-    numbers = q.reshape(len(q), -1, per_word).astype(np.uint32)
-    shifts = np.arange(0, 32, bits, dtype=np.uint32)
-    return np.bitwise_or.reduce(numbers << shifts, axis=-1)
+    """Whole numbers (N, K) -> words (N, K bits / 32): a row is one stream of bits, lowest first."""
+    stream = (q[..., None].astype(np.uint32) >> np.arange(bits, dtype=np.uint32)) & 1
+    flat = stream.reshape(len(q), -1).astype(np.uint8)
+    return np.packbits(flat, axis=1, bitorder="little").view("<u4")
 
 
 def quantize(

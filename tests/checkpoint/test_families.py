@@ -115,6 +115,7 @@ def test_windows_that_a_config_turns_off() -> None:
     changed = {name: value for name, value in qwen.items() if name != "layer_types"}
     assert windows(parse(changed)) == [0, 9, 9]
     assert windows(parse(changed | {"use_sliding_window": False})) == [0, 0, 0]
+    assert windows(parse(qwen | {"use_sliding_window": False})) == [0, 0, 0]
     assert windows(parse(CONFIGS["mistral"] | {"sliding_window": None})) == [0, 0, 0]
 
 

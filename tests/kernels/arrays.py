@@ -14,6 +14,7 @@ from tests.make_checkpoint import quantize, to_bf16
 F32 = NDArray[np.float32]
 
 DTYPES = ("f32", "f16", "bf16", "q4", "q8")
+QUANTS = ("q2", "q3", "q4", "q5", "q6", "q8")
 GUARD = 64
 _GUARD_VALUE = np.float32(-12345.678)
 
@@ -41,12 +42,15 @@ def spread(random: np.random.Generator, *shape: int) -> F32:
     return (random.standard_normal(shape) * 2.0**exponents).astype(np.float32)
 
 
-def matrix(random: np.random.Generator, kind: str, n: int, k: int) -> Tensor:
-    """A weight (n, k) as it would lie in a checkpoint, at an address with an odd offset."""
+def matrix(
+    random: np.random.Generator, kind: str, n: int, k: int, group_size: int | None = None
+) -> Tensor:
+    """A weight (n, k) as it would lie in a checkpoint, at an address with an odd offset; without
+    a group size it is the largest that divides k."""
     values = spread(random, n, k)
-    if kind in ("q4", "q8"):
+    if kind in QUANTS:
         bits = int(kind[1:])
-        group_size = next(size for size in (128, 64, 32) if k % size == 0)
+        group_size = group_size or next(size for size in (128, 64, 32) if k % size == 0)
         dtype = ("f16", "bf16", "f32")[n % 3]
         packed, scales, biases = quantize(values, bits, group_size, dtype)
         parts = [

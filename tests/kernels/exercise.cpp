@@ -2,6 +2,7 @@
 // that a sanitizer sees each number read or written beyond them. Prints one digest per path and
 // fails where two differ. Started by test_sanitize.py; without sanitizers it also shows whether
 // another processor gives the same bits.
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -9,7 +10,9 @@
 #include <vector>
 
 #include "../../kernels/cache.h"
+#include "../../kernels/delta.h"
 #include "../../kernels/dispatch.h"
+#include "../../kernels/experts.h"
 #include "../../kernels/operations.h"
 #include "../../kernels/pool.h"
 
@@ -114,7 +117,7 @@ void exercise_matrix(Random& random, Digest& digest, const Matrix& m) {
   w.parts = {part, part};
   w.n = 2 * m.n;
   w.k = m.k;
-  for (int64_t t : {1, 5, 66}) {
+  for (int64_t t : {1, 5, 66, 93}) {
     Exact<float> x = random.numbers(t * m.k), bias = random.numbers(w.n);
     Exact<float> y = random.numbers(t * w.n);
     linear(x.data(), t, w, bias.data(), y.data(), true);
@@ -124,7 +127,7 @@ void exercise_matrix(Random& random, Digest& digest, const Matrix& m) {
   }
   const int32_t ids[] = {static_cast<int32_t>(m.n - 1), 0};
   Exact<float> rows(static_cast<size_t>(2 * m.k));
-  embed(m, ids, 2, rows.data());
+  embed(m, ids, 2, 1.5f, rows.data());
   digest.add(rows);
 }
 
@@ -135,8 +138,9 @@ void exercise_linear(Random& random, Digest& digest) {
         HeapMatrix w = dense(random, dtype, n, k);
         exercise_matrix(random, digest, w.matrix);
       }
-      for (int bits : {4, 8}) {
-        for (int group : {32, 64, 128}) {
+      for (int bits : {2, 3, 4, 5, 6, 8}) {
+        for (int group : {16, 32, 64, 128}) {
+          if (bits != 4 && bits != 8 && (dtype != Dtype::f16 || group > 32)) continue;
           HeapMatrix w = quantized(random, bits, dtype, n, 3 * group, group);
           exercise_matrix(random, digest, w.matrix);
         }
@@ -146,8 +150,8 @@ void exercise_linear(Random& random, Digest& digest) {
 }
 
 void exercise_mlp(Random& random, Digest& digest) {
-  for (Activation act :
-       {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu2}) {
+  for (Activation act : {Activation::silu, Activation::gelu, Activation::gelu_tanh,
+                         Activation::relu2, Activation::swiglu_clamped}) {
     HeapMatrix gate_up = dense(random, Dtype::bf16, 46, 19), down = dense(random, Dtype::f32, 7, 23);
     Part first, second;
     first.dense = gate_up.matrix;
@@ -156,33 +160,132 @@ void exercise_mlp(Random& random, Digest& digest) {
     Exact<float> x = random.numbers(3 * 19), residual = random.numbers(3 * 7);
     x[5] = 90.0f;
     x[6] = -90.0f;
-    gated_mlp(x.data(), 3, a, nullptr, b, nullptr, act, residual.data());
+    gated_mlp(x.data(), 3, a, nullptr, b, nullptr, act, residual.data(), true);
     digest.add(residual);
   }
 }
 
+struct Heads {
+  int64_t n, n_kv, head_dim, value_dim, window;
+  float soft_cap;
+  bool shared;
+};
+
 void exercise_attention(Random& random, Digest& digest) {
-  for (int64_t head_dim : {2, 10, 32, 80, 512}) {
-    const int64_t n_heads = 18, n_kv_heads = 2, width = (n_heads + 2 * n_kv_heads) * head_dim;
+  for (const Heads& heads : {Heads{18, 2, 2, 2, 0, 0, false}, Heads{18, 2, 10, 10, 3, 0, false},
+                             Heads{4, 2, 32, 32, 64, 2, false}, Heads{4, 4, 80, 5, 65, 0, false},
+                             Heads{3, 1, 17, 80, 0, 0, false}, Heads{11, 1, 38, 33, 0, 2, true},
+                             Heads{3, 1, 576, 512, 0, 0, true}}) {
+    const int64_t dim = heads.head_dim, half = dim / 2, n_rotated = heads.n + heads.n_kv;
+    const int64_t width = n_rotated * dim + (heads.shared ? 0 : heads.n_kv * heads.value_dim);
+    const FusedRows rows = {heads.n, heads.n_kv, dim, width};
     const int32_t slots[] = {2, 0}, starts[] = {0, 0}, counts[] = {70, 3};
     const Batch batch(slots, starts, counts, 2, 3, 70);
-    const Dtype dtype = head_dim % 32 ? Dtype::f32 : Dtype::f16;
-    const Cache cache(3, 70, n_kv_heads, head_dim, dtype);
-    const int64_t half = head_dim / 2;
+    const Dtype dtype = dim % 32 ? Dtype::f32 : Dtype::f16;
+    const Cache cache(3, 70, heads.n_kv, dim, heads.value_dim, heads.shared, dtype);
     Exact<float> qkv = random.numbers(73 * width), table = random.numbers(70 * 2 * half);
-    Exact<float> out(static_cast<size_t>(73 * n_heads * head_dim));
-    rope(qkv.data(), table.data(), half, batch, n_heads, n_kv_heads);
-    attend(qkv.data(), cache, batch, n_heads, 0.1f, out.data());
+    Exact<float> each = random.numbers(dim), all = random.numbers(heads.n * dim);
+    Exact<float> sinks = random.numbers(heads.n);
+    Exact<float> out(static_cast<size_t>(73 * heads.n * heads.value_dim));
+    head_norm(qkv.data(), 73, rows, {all.data(), false}, {each.data(), true}, 1e-5f);
+    rope(qkv.data(), rows, table.data(), half, batch);
+    for (bool with_sinks : {false, true}) {
+      attend(qkv.data(), rows, cache, batch, {0.1f, heads.soft_cap, heads.window},
+             with_sinks ? sinks.data() : nullptr, out.data());
+      digest.add(out);
+    }
+    gated_norm(qkv.data(), qkv.data(), 73, width / dim, dim, each.data(), 1e-5f);
     digest.add(qkv);
-    digest.add(out);
   }
 }
 
-void exercise_norm(Random& random, Digest& digest) {
+void exercise_experts(Random& random, Digest& digest) {
+  for (Scoring scoring : {Scoring::softmax, Scoring::softmax_chosen, Scoring::sigmoid}) {
+    HeapMatrix router = dense(random, Dtype::f32, 18, 21);
+    Part part;
+    part.dense = router.matrix;
+    const RoutingRules rules = {18, 5, scoring, true, 1.5f, 6, 3};
+    Exact<float> x = random.numbers(9 * 21), correction = random.numbers(18);
+    x[30] = HUGE_VALF - HUGE_VALF;
+    Exact<int32_t> experts(9 * 5);
+    Exact<float> weights(9 * 5);
+    route(x.data(), 9, {{part}, 18, 21}, rules, nullptr, correction.data(), experts.data(),
+          weights.data());
+    digest.add(weights);
+    for (size_t i = 0; i < experts.size(); ++i) weights[i] = static_cast<float>(experts[i]);
+    digest.add(weights);
+  }
+  for (bool packed : {false, true}) {
+    const int64_t n_experts = 4, d = 64, ffn = 96, t = 23;
+    std::vector<HeapMatrix> held;
+    std::vector<Weight> gate_up(n_experts), down(n_experts);
+    const auto part = [&](int64_t n, int64_t k) {
+      held.push_back(packed ? quantized(random, 4, Dtype::f16, n, k, 32)
+                            : dense(random, Dtype::bf16, n, k));
+      Part made;
+      if (packed) made.packed = pack(held.back().matrix, made.memory);
+      else made.dense = held.back().matrix;
+      return made;
+    };
+    for (size_t e = 0; e < gate_up.size(); ++e) {
+      gate_up[e].append(part(ffn, d));
+      gate_up[e].append(part(ffn, d));
+      down[e].append(part(d, ffn));
+    }
+    Exact<int32_t> experts(t * 2);
+    for (size_t i = 0; i < experts.size(); ++i) experts[i] = i % 2 ? 3 : i % 5 ? 0 : 1;
+    Exact<float> x = random.numbers(t * d), weights = random.numbers(t * 2);
+    Exact<float> bias = random.numbers(n_experts * 2 * ffn), y = random.numbers(t * d);
+    for (int64_t rows : {int64_t{1}, t}) {
+      mixture(x.data(), rows, experts.data(), weights.data(), 2, gate_up, bias.data(), down,
+              nullptr, Activation::silu, y.data());
+      digest.add(y);
+    }
+  }
+}
+
+void exercise_delta(Random& random, Digest& digest) {
+  for (const DeltaSizes& sizes : {DeltaSizes{2, 4, 16, 16, 4}, DeltaSizes{3, 3, 5, 90, 8},
+                                  DeltaSizes{1, 1, 1, 1, 1}}) {
+    const int64_t t = 7, width = sizes.width(), n_heads = sizes.n_value_heads;
+    Exact<float> mixed = random.numbers(t * width), beta = random.numbers(t * n_heads);
+    Exact<float> decay = random.numbers(t * n_heads), taps = random.numbers(width * sizes.taps);
+    Exact<float> decay_log = random.numbers(n_heads), decay_bias = random.numbers(n_heads);
+    Exact<float> out(static_cast<size_t>(t * sizes.values_width()));
+    DeltaState state(3, sizes);
+    const DeltaInputs in = {mixed.data(), beta.data(),      decay.data(),
+                            taps.data(),  decay_log.data(), decay_bias.data()};
+    for (int32_t start : {0, 5}) {
+      const int32_t slots[] = {2, 0}, starts[] = {start, start}, counts[] = {5, 2};
+      delta_net(in, state, Batch(slots, starts, counts, 2, 3, 70), out.data());
+      digest.add(out);
+    }
+  }
+}
+
+void exercise_heads(Random& random, Digest& digest) {
+  for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    for (int64_t n : {1, 17}) {
+      HeapMatrix w = dense(random, dtype, 3 * n, 19);
+      Exact<float> x = random.numbers(5 * 3 * 19), y(static_cast<size_t>(5 * 3 * n));
+      linear_heads(x.data(), 5, w.matrix, 3, y.data());
+      digest.add(y);
+    }
+  }
+}
+
+void exercise_rows(Random& random, Digest& digest) {
   for (int64_t d : {1, 15, 16, 70}) {
-    Exact<float> x = random.numbers(4 * d), w = random.numbers(d);
+    Exact<float> x = random.numbers(4 * d), w = random.numbers(d), gates = random.numbers(4 * d);
     Exact<float> y(static_cast<size_t>(4 * d));
-    rms_norm(x.data(), 4, d, w.data(), 1e-5f, y.data());
+    for (Norm kind : {Norm::rms, Norm::layer}) {
+      norm(kind, x.data(), 4, d, w.data(), 1e-5f, y.data());
+      digest.add(y);
+    }
+    add_scaled(y.data(), x.data(), 4 * d, 0.3f);
+    sigmoid_gate(y.data(), gates.data(), 4, d, false);
+    sigmoid_gate(y.data(), gates.data(), 4, d, true);
+    soft_cap(y.data(), 4 * d, 3.0f);
     digest.add(y);
     Exact<float> sum(1);
     sum[0] = kernels().sum(x.data(), 4 * d) > 1e30f ? 1.0f : 0.0f;
@@ -204,7 +307,10 @@ int main() {
       exercise_linear(random, digest);
       exercise_mlp(random, digest);
       exercise_attention(random, digest);
-      exercise_norm(random, digest);
+      exercise_experts(random, digest);
+      exercise_delta(random, digest);
+      exercise_heads(random, digest);
+      exercise_rows(random, digest);
       std::printf("%s %d %016llx\n", path.c_str(), n_threads,
                   static_cast<unsigned long long>(digest.value()));
       if (!first) first = digest.value();

@@ -14,7 +14,7 @@ from gangline import _kernels
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.backends import open_backend
 from gangline.engine.backends.cpu import Cpu
-from gangline.engine.operations import Batch
+from gangline.engine.operations import Attention, Batch
 from gangline.errors import ProtocolError
 from tests.kernels.arrays import matrix, same_bits, spread
 
@@ -55,20 +55,36 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     )
     table_of = ops.table(Tensor("w", "f32", (3, 16), np.zeros((3, 16), np.float32)))
     batch = ops.batch(Batch.of(ints(0), ints(0), ints(2)), 2, 32)
-    cache = ops.cache(1, 32, 1, 4)
+    rules = Attention(1, 1, 4, 4, 1.0)
+    cache = ops.cache(1, 32, rules)
+    out, sinks = np.zeros((2, 4), np.float32), np.zeros(2, np.float32)
+    fitting = ops.batch(Batch.of(ints(0), ints(0), ints(2)), 1, 32)
+    heads = ops.head_weight(Tensor("w", "f32", (4, 8), np.zeros((4, 8), np.float32)), 2)
     qkv, table = np.zeros((2, 12), np.float32), np.zeros((31, 2, 2), np.float32)
     wrong = [
         lambda: _kernels.linear(x[:, :8].copy(), w, None, np.zeros((2, 3), np.float32), False),
         lambda: _kernels.linear(x, w, None, np.zeros((2, 4), np.float32), False),
         lambda: _kernels.linear(x, w, np.zeros(2, np.float32), np.zeros((2, 3), np.float32), False),
-        lambda: _kernels.embed(table_of, ints(3), np.zeros((1, 16), np.float32)),
-        lambda: _kernels.embed(table_of, ints(-1), np.zeros((1, 16), np.float32)),
+        lambda: _kernels.embed(table_of, ints(3), 1.0, np.zeros((1, 16), np.float32)),
+        lambda: _kernels.embed(table_of, ints(-1), 1.0, np.zeros((1, 16), np.float32)),
         lambda: _kernels.rms_norm(x, np.zeros(15, np.float32), 1e-5, x.copy()),
-        lambda: _kernels.rope(qkv, table, batch, 1, 1),  # table shorter than the context
-        lambda: _kernels.attend(qkv, cache, batch, 1, 1.0, np.zeros((2, 4), np.float32)),  # lanes
+        lambda: _kernels.rope(qkv, table, batch, 1, 1, 4),  # table shorter than the context
+        lambda: _kernels.rope(qkv, np.zeros((32, 2, 3), np.float32), batch, 1, 1, 4),
+        lambda: _kernels.rope(qkv, np.zeros((32, 2, 2), np.float32), batch, 1, 3, 4),
+        lambda: _kernels.attend(qkv, cache, batch, 1, 1.0, 0, 0.0, None, out),  # lanes
+        lambda: _kernels.attend(qkv, cache, fitting, 2, 1.0, 0, 0.0, None, out),
+        lambda: _kernels.attend(qkv, cache, fitting, 1, 1.0, -1, 0.0, None, out),
+        lambda: _kernels.attend(qkv, cache, fitting, 1, 1.0, 0, 0.0, sinks, out),
+        lambda: ops.cache(1, 32, Attention(1, 1, 4, 5, 1.0, shared_values=True)),
+        lambda: ops.cache(1, 32, Attention(1, 1, 4, 513, 1.0)),
+        lambda: ops.head_norm(qkv, np.zeros(3, np.float32), np.zeros(4, np.float32), rules, 1e-5),
+        lambda: ops.linear_heads(x[:, :8].copy(), heads),
+        lambda: ops.add(x, x[:1].copy()),
+        lambda: ops.sigmoid_gate(x, np.zeros((2, 3), np.float32)),
+        lambda: ops.head_weight(Tensor("w", "f32", (4, 8), np.zeros((4, 8), np.float32)), 3),
         lambda: ops.gated_mlp(x, w, w, "silu", x),
         lambda: ops.weight(Tensor("w", "f32", (4, 16), np.zeros((3, 16), np.float32))),
-        lambda: ops.cache(1, 32, 1, 1024),
+        lambda: ops.cache(1, 32, Attention(1, 1, 1024, 4, 1.0)),
         lambda: _kernels.use_path("mmx"),
         lambda: _kernels.set_threads(0),
     ]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
 from gangline import _kernels
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.backends.cpu import Cpu
-from gangline.engine.operations import Batch
+from gangline.engine.operations import Attention, Batch, Routing
 from tests.kernels.arrays import DTYPES, F32, matrix, same_bits, spread
+
+RULES = (
+    Attention(4, 2, 6, 6, 0.3),
+    Attention(4, 2, 72, 72, 0.3, window=20, soft_cap=4.0),
+    Attention(9, 1, 40, 24, 0.3, shared_values=True),
+)
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu2", "swiglu_clamped")
 
 
 def ints(*values: int) -> np.ndarray:
@@ -35,18 +40,40 @@ def run_all(seed: int = 0) -> list[F32]:
                 results.append(ops.embed(ops.table(tensor), ints(n - 1, 0)))
     for d in (5, 48):
         results.append(ops.rms_norm(spread(random, 4, d), spread(random, d), 1e-6))
-    for act in ("silu", "gelu", "gelu_tanh", "relu2"):
+        results.append(ops.layer_norm(spread(random, 4, d), spread(random, d), 1e-6))
+        results.append(ops.add(spread(random, 4, d), spread(random, 4, d), 0.3))
+        results.append(ops.sigmoid_gate(spread(random, 4, d), spread(random, 4, d)))
+        results.append(ops.soft_cap(spread(random, 4, d), 5.0))
+    for act in ACTIVATIONS:
         x = np.concatenate([spread(random, 3, 32) * 8, np.full((1, 32), np.nan, np.float32)])
         gate_up, down = matrix(random, "bf16", 42, 32), matrix(random, "f16", 9, 21)
         residual = spread(random, 4, 9)
         ops.gated_mlp(x, ops.weight(gate_up), ops.weight(down), act, residual)
         results.append(residual)
-    for head_dim, dtype in ((6, "f32"), (32, "f16"), (72, "f16"), (72, "f32")):
-        cache = ops.cache(2, 200, 2, head_dim, dtype)
-        qkv = random.standard_normal((150, 8 * head_dim)).astype(np.float32)
-        batch = ops.batch(Batch.of(ints(1, 0), ints(0, 0), ints(130, 20)), 2, 200)
-        ops.rope(qkv, spread(random, 200, 2, head_dim // 2), batch, 4, 2)
-        results += [qkv, ops.attend(qkv, cache, batch, 4, 0.3)]
+    for scoring in ("softmax", "softmax_chosen", "sigmoid"):
+        router = ops.weight(matrix(random, "bf16", 18, 80))
+        routing = Routing(18, 4, scoring, True, 1.5, 6, 3)
+        experts, weights = ops.route(spread(random, 9, 80), router, routing)
+        results += [experts.astype(np.float32), weights]
+    for kind in ("f16", "q4", "q8"):
+        parts = [matrix(random, kind, 64, 64) for _ in range(9)]
+        gate_up = ops.experts([parts[at : at + 2] for at in (0, 2, 4)])
+        down = ops.experts([[part] for part in parts[6:]])
+        experts = random.integers(0, 3, (11, 2), np.int32)
+        results.append(
+            ops.mixture(spread(random, 11, 64), experts, spread(random, 11, 2), gate_up, down,
+                        "silu", None)
+        )  # fmt: skip
+    for rules in RULES:
+        for dtype in ("f16", "f32"):
+            cache = ops.cache(2, 200, rules, dtype)
+            qkv = random.standard_normal((150, rules.width)).astype(np.float32)
+            batch = ops.batch(Batch.of(ints(1, 0), ints(0, 0), ints(130, 20)), 2, 200)
+            norms = spread(random, rules.head_dim), spread(random, rules.head_dim)
+            ops.head_norm(qkv, *norms, rules, 1e-6)
+            ops.rope(qkv, spread(random, 200, 2, rules.head_dim // 2), batch, rules)
+            sinks = spread(random, rules.n_heads)
+            results += [qkv, ops.attend(qkv, cache, batch, rules, sinks)]
     return results
 
 
@@ -95,10 +122,11 @@ def test_threads_do_not_change_a_bit(path: str) -> None:
         down = ops.weight(matrix(random, "f32", 256, 150))
         residual = x.copy()
         ops.gated_mlp(x, gate_up, down, "silu", residual)
-        cache = ops.cache(1, 300, 2, 32)
+        rules = Attention(4, 2, 32, 32, 0.2, window=100)
+        cache = ops.cache(1, 300, rules)
         qkv = spread(random, 300, 8 * 32)
         batch = ops.batch(Batch.of(ints(0), ints(0), ints(300)), 1, 300)
-        out = ops.attend(qkv, cache, batch, 4, 0.2)
+        out = ops.attend(qkv, cache, batch, rules)
         wide = ops.rms_norm(spread(random, 900, 256), x[0], 1e-5)
         results.append([ops.linear(x, w), residual, out, wide])
     for other in results[1:]:
@@ -116,36 +144,3 @@ def test_a_row_does_not_depend_on_the_others(path: str, kind: str) -> None:
     for first, last in ((0, 1), (3, 5), (5, 9), (60, 70), (69, 70)):
         alone = ops.linear(np.ascontiguousarray(x[first:last]), w)
         assert same_bits(alone, together[first:last])
-
-
-def attend_in(chunks: list[int], qkv: F32, others: bool) -> F32:
-    """Attention of one sequence cut into chunks, alone or with another lane in each step."""
-    ops = Cpu(1)
-    cache = ops.cache(3, 256, 1, 16)
-    noise = np.random.default_rng(9).standard_normal((len(qkv), 64)).astype(np.float32)
-    parts, start = [], 0
-    for count in chunks:
-        rows = qkv[start : start + count]
-        if others:
-            batch = Batch.of(ints(0, 2), ints(start, start), ints(count, count))
-            both = np.concatenate([noise[start : start + count], rows])
-            parts.append(ops.attend(both, cache, ops.batch(batch, 3, 256), 2, 0.25)[count:])
-        else:
-            batch = Batch.of(ints(2), ints(start), ints(count))
-            chunk = np.ascontiguousarray(rows)
-            parts.append(ops.attend(chunk, cache, ops.batch(batch, 3, 256), 2, 0.25))
-        start += count
-    return np.concatenate(parts)
-
-
-@pytest.mark.parametrize("others", [False, True])
-def test_chunks_of_a_prompt_do_not_change_a_bit(path: str, others: bool) -> None:
-    qkv = np.random.default_rng(8).standard_normal((200, 64)).astype(np.float32)
-    whole = attend_in([200], qkv, False)
-    cuts: list[Callable[[], list[int]]] = [
-        lambda: [1] * 200,
-        lambda: [63, 1, 64, 65, 7],
-        lambda: [150, *[1] * 50],
-    ]
-    for cut in cuts:
-        assert same_bits(attend_in(cut(), qkv, others), whole)

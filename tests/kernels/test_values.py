@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from gangline import _kernels
-from gangline.checkpoint.shape import CacheDtype
 from gangline.checkpoint.tensors import Tensor
 from gangline.engine.backends.cpu import Cpu
 from gangline.engine.backends.reference import dense
-from gangline.engine.operations import Batch
 from tests.kernels.arrays import DTYPES, Guarded, error_bound, matrix, seen_by, spread
 
 ODD_SHAPES = [(1, 1, 1), (1, 3, 17), (2, 5, 15), (3, 4, 16), (5, 9, 33), (4, 8, 64), (67, 2, 31)]
@@ -95,91 +93,6 @@ def test_rms_norm(path: str, d: int) -> None:
     np.testing.assert_allclose(y.array, exact, rtol=1e-6)
 
 
-@pytest.mark.parametrize("head_dim", [2, 10, 32, 34, 64])
-def test_rope(path: str, head_dim: int) -> None:
-    random = np.random.default_rng(head_dim)
-    ops, half, n_heads, n_kv_heads = Cpu(1), head_dim // 2, 3, 1
-    table = spread(random, 20, 2, half)
-    ints = [np.array(v, np.int32) for v in ((2, 0), (7, 0), (3, 2))]
-    batch = Batch.of(*ints)
-    qkv = Guarded((5, 5 * head_dim), spread(random, 5, 5 * head_dim))
-    before = qkv.array.reshape(5, 5, 2, half).astype(np.float64)
-    ops.rope(qkv.array, table, ops.batch(batch, 4, 20), n_heads, n_kv_heads)
-    qkv.check()
-    after = qkv.array.reshape(5, 5, 2, half)
-    cos = table[batch.positions, None, 0].astype(np.float64)
-    sin = table[batch.positions, None, 1].astype(np.float64)
-    a, b = before[:, :4, 0], before[:, :4, 1]
-    size = np.abs(a * cos) + np.abs(b * sin)
-    assert (np.abs(after[:, :4, 0] - (a * cos - b * sin)) <= size * 2.0**-22).all()
-    size = np.abs(b * cos) + np.abs(a * sin)
-    assert (np.abs(after[:, :4, 1] - (b * cos + a * sin)) <= size * 2.0**-22).all()
-    assert (after[:, 4] == before[:, 4]).all(), "values are not rotated"
-
-
-@pytest.mark.parametrize("dtype", ["f32", "f16"])
-@pytest.mark.parametrize(
-    ("n_heads", "n_kv_heads", "head_dim"), [(1, 1, 2), (4, 2, 10), (18, 2, 32), (14, 2, 80)]
-)
-def test_attend(path: str, n_heads: int, n_kv_heads: int, head_dim: int, dtype: CacheDtype) -> None:
-    """Two lanes, one of them over several blocks of the cache, against a plain softmax."""
-    random = np.random.default_rng(head_dim)
-    ops = Cpu(1)
-    width, count = (n_heads + 2 * n_kv_heads) * head_dim, 150
-    cache = ops.cache(3, 160, n_kv_heads, head_dim, dtype)
-    qkv = random.standard_normal((count + 2, width)).astype(np.float32)
-    if dtype == "f16":  # keys and values that half precision holds exactly, subnormals among them
-        stored = qkv[:, n_heads * head_dim :]
-        stored *= np.float32(2.0) ** random.integers(-14, 1, stored.shape)
-        stored[...] = stored.astype(np.float16)
-    ints = [np.array(v, np.int32) for v in ((2, 0), (0, 0), (count, 2))]
-    out = Guarded((count + 2, n_heads * head_dim))
-    scale = head_dim**-0.5
-    _kernels.attend(qkv, cache, ops.batch(Batch.of(*ints), 3, 160), n_heads, scale, out.array)
-    out.check()
-    for rows in (slice(0, count), slice(count, count + 2)):
-        heads = qkv[rows].reshape(-1, n_heads + 2 * n_kv_heads, head_dim).astype(np.float64)
-        for head in range(n_heads):
-            kv_head = n_heads + head * n_kv_heads // n_heads
-            scores = heads[:, head] @ heads[:, kv_head].T * scale
-            scores[np.triu_indices(len(scores), 1)] = -np.inf
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            weights /= weights.sum(-1, keepdims=True)
-            exact = weights @ heads[:, kv_head + n_kv_heads]
-            found = out.array[rows, head * head_dim : (head + 1) * head_dim]
-            np.testing.assert_allclose(found, exact, atol=2e-6, rtol=1e-4)
-
-
-def test_the_cache_rounds_to_half_precision_as_numpy_does(path: str) -> None:
-    """Every 997th float as the only value of a sequence comes back rounded to the nearest half."""
-    ops = Cpu(1)
-    bits = np.arange(0, 2**32, 997, dtype=np.uint64).astype(np.uint32)[: 16 * 200_000]
-    values = bits.view(np.float32)[: len(bits) // 16 * 16].reshape(-1, 16)
-    values = values[(np.abs(values) <= 65504).all(-1)]
-    one, zero = np.ones(1, np.int32), np.zeros(1, np.int32)
-    cache = ops.cache(1, 1, 1, 16)
-    batch = ops.batch(Batch.of(zero, zero, one), 1, 1)
-    qkv = np.zeros((1, 48), np.float32)
-    for row in values[:: max(1, len(values) // 20_000)]:
-        qkv[0, 32:] = row
-        found = ops.attend(qkv, cache, batch, 1, 1.0)[0]
-        assert (found == row.astype(np.float16).astype(np.float32)).all()
-
-
-def test_attend_ignores_what_an_earlier_sequence_left(path: str) -> None:
-    """A slot that held NaNs and infinities at later positions serves a new sequence cleanly."""
-    ops = Cpu(1)
-    random = np.random.default_rng(1)
-    zero, rows = np.zeros(1, np.int32), np.array([40], np.int32)
-    clean, used = ops.cache(1, 64, 1, 16), ops.cache(1, 64, 1, 16)
-    dirt = np.full((40, 48), np.nan, np.float32)
-    dirt[::2] = np.inf
-    ops.attend(dirt, used, ops.batch(Batch.of(zero, zero, rows), 1, 64), 1, 0.25)
-    qkv = spread(random, 5, 48)
-    batch = ops.batch(Batch.of(zero, zero, np.array([5], np.int32)), 1, 64)
-    assert (ops.attend(qkv, used, batch, 1, 0.25) == ops.attend(qkv, clean, batch, 1, 0.25)).all()
-
-
 def normal_cdf(x: float) -> float:
     return 0.5 * math.erfc(-x / math.sqrt(2))
 
@@ -192,6 +105,22 @@ ACTIVATIONS = {
     ),
     "relu2": lambda x: max(x, 0.0) ** 2,
 }
+
+
+def test_swiglu_clamped_is_that_of_gpt_oss(path: str) -> None:
+    """Against its definition: gate at most 7, up within 7 of zero."""
+    random = np.random.default_rng(1)
+    ops = Cpu(1)
+    eye = np.eye(40, dtype=np.float32)
+    gate_up = ops.weight(*(Tensor("w", "f32", eye.shape, eye) for _ in range(2)))
+    down = ops.weight(Tensor("w", "f32", eye.shape, eye))
+    x = (6 * random.standard_normal((3, 40))).astype(np.float32)
+    shift = np.concatenate([np.zeros(40), 6 * random.standard_normal(40)]).astype(np.float32)
+    found = ops.gated_mlp(x, gate_up, down, "swiglu_clamped", None, shift)
+    gate = np.minimum(x.astype(np.float64), 7)
+    up = np.clip((x + shift[40:]).astype(np.float64), -7, 7)
+    exact = gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+    np.testing.assert_allclose(found, exact, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("act", ACTIVATIONS)
@@ -250,3 +179,20 @@ def test_every_half_precision_number_converts_exactly(path: str, kind: str) -> N
     numbers = ~np.isnan(expected)
     assert np.isnan(found[~numbers]).all()
     assert (found[numbers].view(np.uint32) == expected[numbers].view(np.uint32)).all()
+
+
+@pytest.mark.parametrize("kind", ["q4", "q8"])
+def test_a_tensor_that_is_a_weight_is_embedded_from_it(kind: str) -> None:
+    """As with a tied output: the very rows, from a copy that outlives tensor and weight."""
+    ops = Cpu(1)
+    random = np.random.default_rng(4)
+    ids = np.array([34, 0, 3, 16, 15], np.int32)
+    for k in (32, 192, 256):  # groups of 32, 64 and 128
+        tensor, other = matrix(random, kind, 35, k), matrix(random, kind, 35, k)
+        expected = dense(tensor)[ids], dense(other)[ids]
+        weight = ops.weight(tensor)
+        tables = ops.table(tensor), ops.table(other)
+        del weight
+        tensor.data[...] = 0
+        for table, rows in zip(tables, expected, strict=True):
+            assert (ops.embed(table, ids) == rows).all()

@@ -15,7 +15,7 @@ __all__ = ["DType", "GroupAffine", "Tensor"]
 DType = Literal["f32", "f16", "bf16", "i8", "u8", "i32", "u32", "i64"]
 
 
-class Tensor(msgspec.Struct, frozen=True):
+class Tensor(msgspec.Struct, frozen=True, weakref=True):
     """A dense tensor, or a group-affine one with its scales and offsets.
 
     `data` is a read-only array over the memory map: bf16 is kept as uint16. For a quantized

@@ -12,7 +12,6 @@ from gangline.checkpoint.shape import (
     LayerShape,
     Mixture,
     Mlp,
-    Rope,
     Routing,
     SelfAttention,
 )
@@ -31,23 +30,6 @@ def uniform(fields: Fields, mlp: Mlp | Mixture, *, window: int = 0) -> Sequence[
     return [LayerShape(attention, mlp)] * fields.n_layers
 
 
-def windowed(
-    fields: Fields,
-    rope: Rope | None,
-    kinds: Sequence[str],
-    window: int,
-    *,
-    head_norm: HeadNorm = "none",
-) -> list[SelfAttention]:
-    """Attention of layers that differ in their window: `kinds` says which see only that far."""
-    return [
-        SelfAttention(
-            fields.attention(window=window if kind == SLIDING else 0), rope, head_norm=head_norm
-        )
-        for kind in kinds
-    ]
-
-
 def sliding_window(fields: Fields, default: int = 0) -> int:
     """`sliding_window`; 0 where the config says there is none."""
     if "sliding_window" in fields.config and fields.config["sliding_window"] is None:
@@ -55,14 +37,21 @@ def sliding_window(fields: Fields, default: int = 0) -> int:
     return fields.count_or_zero("sliding_window", default)
 
 
-def qwen_kinds(fields: Fields) -> tuple[str, ...]:
+def qwen_dense(
+    fields: Fields, *, head_norm: HeadNorm = "none", head_dim: int | None = None
+) -> list[LayerShape]:
     """Qwen's layers see everything, unless `use_sliding_window`: then up to the first
-    `max_window_layers` of them."""
-    n_layers = fields.n_layers
+    `max_window_layers` of them, or those that `layer_types` names."""
+    window = sliding_window(fields, 4096) if fields.flag("use_sliding_window", False) else 0
     first = fields.count_or_zero("max_window_layers", 28)
-    sliding = fields.flag("use_sliding_window", False) and sliding_window(fields, 4096) > 0
-    default = [SLIDING if sliding and layer >= first else FULL for layer in range(n_layers)]
-    return fields.layer_types((FULL, SLIDING), default)
+    default = [SLIDING if window and n >= first else FULL for n in range(fields.n_layers)]
+    rope, mlp = rope_of(fields, fields.head_dim(head_dim)), dense_mlp(fields)
+
+    def layer(kind: str) -> LayerShape:
+        rules = fields.attention(window=window if kind == SLIDING else 0, head_dim=head_dim)
+        return LayerShape(SelfAttention(rules, rope, head_norm), mlp)
+
+    return [layer(kind) for kind in fields.layer_types((FULL, SLIDING), default)]
 
 
 def softmax_mixture(fields: Fields, *, renormalize: bool, shared_width: int = 0) -> Mixture:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gangline import _kernels
 from gangline.checkpoint.tensors import Tensor
-from gangline.engine.backends.reference import dense
+from gangline.engine.backends.reference import BITS, cannot_run_bits, dense
 from gangline.engine.operations import (
     F32,
     I32,
@@ -29,7 +30,6 @@ from gangline.engine.operations import (
 from gangline.errors import CheckpointError, ProtocolError, UsageError
 
 DENSE = ("f32", "f16", "bf16")
-BITS = (4, 8)
 
 
 class Cpu:
@@ -48,31 +48,63 @@ class Cpu:
         self.threads = (os.cpu_count() or 1) if threads is None else threads
         if _kernels.threads() != self.threads:
             _kernels.set_threads(self.threads)
+        # The tensor that was packed alone last, and its weight: it may be an embedding too.
+        self._packed: tuple[ref[Tensor], ref[_kernels.Weight]] | None = None
 
     def weight(self, *parts: Tensor) -> _kernels.Weight:
         weight = _kernels.Weight()
         for part in parts:
-            _add_part(weight, part)
+            if part.quantized is None:  # pointed at where it lies
+                weight.add_dense(*_arguments(part))
+            else:  # repacked
+                weight.add_quantized(*_arguments(part))
+        if len(parts) == 1 and parts[0].quantized is not None:
+            self._packed = ref(parts[0]), ref(weight)
         return weight
+
+    def experts(self, parts: Sequence[Sequence[Tensor]]) -> _kernels.Experts:
+        experts = _kernels.Experts(len(parts))
+        for number, of_one in enumerate(parts):
+            for part in of_one:
+                if part.quantized is None:
+                    experts.add_dense(number, *_arguments(part))
+                else:
+                    experts.add_quantized(number, *_arguments(part))
+        experts.finish()
+        return experts
 
     def vector(self, *parts: Tensor) -> F32:
         return np.ascontiguousarray(np.concatenate([dense(part) for part in parts]), np.float32)
 
-    def experts(self, parts: Sequence[Sequence[Tensor]]) -> Any:
-        raise _cannot("mixtures of experts")
-
-    def head_weight(self, tensor: Tensor, n_heads: int) -> Any:
-        raise _cannot("latent attention")
+    def head_weight(self, tensor: Tensor, n_heads: int) -> _kernels.Heads:
+        if tensor.quantized is not None:
+            rows, columns = tensor.shape
+            data = dense(tensor).reshape(-1).view(np.uint8)
+            return _kernels.Heads(data, "f32", rows, columns, n_heads)
+        return _kernels.Heads(*_arguments(tensor), n_heads=n_heads)
 
     def cache(
         self, lanes: int, context: int, rules: Attention, dtype: CacheDtype = "f16"
     ) -> _kernels.Cache:
-        if rules.window or rules.soft_cap or rules.shared_values:
-            raise _cannot("attention with a window, a soft cap or shared values")
-        return _kernels.Cache(lanes, context, rules.n_kv_heads, rules.head_dim, dtype)
+        return _kernels.Cache(
+            lanes,
+            context,
+            rules.n_kv_heads,
+            rules.head_dim,
+            rules.value_dim,
+            rules.shared_values,
+            dtype,
+        )
 
-    def delta_state(self, lanes: int, rules: DeltaNet) -> Any:
-        raise _cannot("linear attention")
+    def delta_state(self, lanes: int, rules: DeltaNet) -> _kernels.DeltaState:
+        return _kernels.DeltaState(
+            lanes,
+            rules.n_key_heads,
+            rules.n_value_heads,
+            rules.key_dim,
+            rules.value_dim,
+            rules.kernel,
+        )
 
     def batch(self, batch: Batch, lanes: int, context: int) -> _kernels.Batch:
         try:
@@ -87,18 +119,29 @@ class Cpu:
             raise ProtocolError(str(error)) from error
 
     def table(self, tensor: Tensor) -> _kernels.Table:
+        """Where the same tensor is a weight, rows are read from its packed form.
+
+        The file's pages would come back into memory with every prompt otherwise, 16 at a time.
+        """
+        if self._packed is not None:
+            packed, weight = self._packed[0](), self._packed[1]()
+            if packed is tensor and weight is not None:
+                return _kernels.Table(weight)
         return _kernels.Table(*_arguments(tensor))
 
     def embed(self, table: _kernels.Table, ids: I32, scale: float = 1.0) -> F32:
         y = np.empty((len(ids), table.k), np.float32)
-        _kernels.embed(table, np.ascontiguousarray(ids, np.int32), y)
-        if scale != 1:
-            y *= np.float32(scale)
+        _kernels.embed(table, np.ascontiguousarray(ids, np.int32), scale, y)
         return y
 
     def rms_norm(self, x: F32, w: F32, eps: float) -> F32:
         y = np.empty(x.shape, np.float32)
-        _kernels.rms_norm(x, w, eps, y)
+        _kernels.rms_norm(_rows(x), w, eps, _rows(y))
+        return y
+
+    def layer_norm(self, x: F32, w: F32, eps: float) -> F32:
+        y = np.empty(x.shape, np.float32)
+        _kernels.layer_norm(_rows(x), w, eps, _rows(y))
         return y
 
     def linear(self, x: F32, w: _kernels.Weight, bias: F32 | None = None) -> F32:
@@ -106,54 +149,50 @@ class Cpu:
         _kernels.linear(x, w, bias, y, False)
         return y
 
-    def layer_norm(self, x: F32, w: F32, eps: float) -> F32:
-        raise _cannot("layer norms")
-
     def linear_add(self, x: F32, w: _kernels.Weight, residual: F32, bias: F32 | None = None) -> F32:
         _kernels.linear(x, w, bias, residual, True)
         return residual
 
-    def linear_heads(self, x: F32, w: Any) -> F32:
-        raise _cannot("latent attention")
+    def linear_heads(self, x: F32, w: _kernels.Heads) -> F32:
+        y = np.empty((len(x), w.n), np.float32)
+        _kernels.linear_heads(x, w, y)
+        return y
 
     def add(self, residual: F32, x: F32, scale: float = 1.0) -> F32:
-        residual[:] = residual + np.float64(np.float32(scale)) * x
+        _kernels.add(residual, x, scale)
         return residual
 
     def sigmoid_gate(self, x: F32, gate: F32) -> F32:
-        raise _cannot("gates")
+        _kernels.sigmoid_gate(x, gate)
+        return x
 
     def soft_cap(self, x: F32, cap: float) -> F32:
-        raise _cannot("soft caps")
+        _kernels.soft_cap(x, cap)
+        return x
 
     def split(self, x: F32, widths: Sequence[int], n_heads: int = 1) -> tuple[F32, ...]:
         heads = x.reshape(len(x), n_heads, sum(widths))
-        parts = np.split(heads, np.cumsum(widths)[:-1], axis=2)
-        return tuple(np.array(part.reshape(len(x), -1)) for part in parts)
+        ends = np.cumsum(widths)
+        parts = (heads[:, :, end - width : end] for width, end in zip(widths, ends, strict=True))
+        return tuple(part.copy().reshape(len(x), -1) for part in parts)
 
     def join(self, parts: Sequence[F32], n_heads: int = 1) -> F32:
-        n_rows = len(parts[0])
-        heads = [part.reshape(n_rows, n_heads, -1) for part in parts]
-        return np.concatenate(heads, axis=2).reshape(n_rows, -1)
+        heads = [part.reshape(len(part), n_heads, -1) for part in parts]
+        return np.concatenate(heads, axis=2).reshape(len(parts[0]), -1)
 
     def head_norm(self, qkv: F32, q: F32, k: F32, rules: Attention, eps: float) -> F32:
-        end_q = rules.n_heads * rules.head_dim
-        end_k = end_q + rules.n_kv_heads * rules.head_dim
-        for rows, w in ((qkv[:, :end_q], q), (qkv[:, end_q:end_k], k)):
-            heads = np.ascontiguousarray(rows).reshape(-1, len(w))
-            rows[:] = self.rms_norm(heads, w, eps).reshape(rows.shape)
+        _kernels.head_norm(qkv, q, k, rules.n_heads, rules.n_kv_heads, rules.head_dim, eps)
         return qkv
 
     def gated_norm(self, x: F32, gate: F32, w: F32, eps: float) -> F32:
-        raise _cannot("linear attention")
+        _kernels.gated_norm(x, gate, w, eps)
+        return x
 
     def rope_table(self, cos_sin: F32) -> F32:
         return np.ascontiguousarray(cos_sin, np.float32)
 
     def rope(self, qkv: F32, table: F32, batch: _kernels.Batch, rules: Attention) -> F32:
-        if 2 * table.shape[2] != rules.head_dim:
-            raise _cannot("heads that rotate in part")
-        _kernels.rope(qkv, table, batch, rules.n_heads, rules.n_kv_heads)
+        _kernels.rope(qkv, table, batch, rules.n_heads, rules.n_kv_heads, rules.head_dim)
         return qkv
 
     def attend(
@@ -164,10 +203,18 @@ class Cpu:
         rules: Attention,
         sinks: F32 | None = None,
     ) -> F32:
-        if sinks is not None:
-            raise _cannot("attention with sinks")
         out = np.empty((len(qkv), rules.n_heads * rules.value_dim), np.float32)
-        _kernels.attend(qkv, cache, batch, rules.n_heads, rules.scale, out)
+        _kernels.attend(
+            qkv,
+            cache,
+            batch,
+            rules.n_heads,
+            rules.scale,
+            rules.window,
+            rules.soft_cap,
+            sinks,
+            out,
+        )
         return out
 
     def delta_net(
@@ -175,14 +222,18 @@ class Cpu:
         mixed: F32,
         beta: F32,
         decay: F32,
-        state: Any,
+        state: _kernels.DeltaState,
         batch: _kernels.Batch,
         rules: DeltaNet,
         convolution: F32,
         decay_log: F32,
         decay_bias: F32,
     ) -> F32:
-        raise _cannot("linear attention")
+        out = np.empty((len(mixed), rules.n_value_heads * rules.value_dim), np.float32)
+        _kernels.delta_net(
+            mixed, beta, decay, state, batch, convolution, decay_log, decay_bias, out
+        )
+        return out
 
     def gated_mlp(
         self,
@@ -194,8 +245,9 @@ class Cpu:
         gate_up_bias: F32 | None = None,
         down_bias: F32 | None = None,
     ) -> F32:
-        y = np.zeros((len(x), down.n), np.float32) if residual is None else residual
-        _kernels.gated_mlp(x, gate_up, down, act, y, gate_up_bias, down_bias)
+        y = np.empty((len(x), down.n), np.float32) if residual is None else residual
+        add = residual is not None
+        _kernels.gated_mlp(x, gate_up, down, act, y, add, gate_up_bias, down_bias)
         return y
 
     def route(
@@ -206,21 +258,38 @@ class Cpu:
         bias: F32 | None = None,
         correction: F32 | None = None,
     ) -> tuple[I32, F32]:
-        raise _cannot("mixtures of experts")
+        experts = np.empty((len(x), rules.n_active), np.int32)
+        weights = np.empty((len(x), rules.n_active), np.float32)
+        _kernels.route(
+            x,
+            router,
+            rules.scoring,
+            rules.renormalize,
+            rules.scale,
+            rules.n_groups,
+            rules.n_active_groups,
+            bias,
+            correction,
+            experts,
+            weights,
+        )
+        return experts, weights
 
     def mixture(
         self,
         x: F32,
         experts: I32,
         weights: F32,
-        gate_up: Any,
-        down: Any,
+        gate_up: _kernels.Experts,
+        down: _kernels.Experts,
         act: Activation,
         residual: F32 | None,
         gate_up_bias: F32 | None = None,
         down_bias: F32 | None = None,
     ) -> F32:
-        raise _cannot("mixtures of experts")
+        y = np.zeros((len(x), down.n), np.float32) if residual is None else residual
+        _kernels.mixture(x, experts, weights, gate_up, down, act, y, gate_up_bias, down_bias)
+        return y
 
     def to_numpy(self, x: F32) -> F32:
         return x
@@ -231,18 +300,8 @@ class Cpu:
         return np.array(x, np.float32, order="C")
 
 
-def _cannot(what: str) -> CheckpointError:
-    return CheckpointError(
-        f"the back end `cpu` cannot run {what} yet", hint="Use the back end `reference`."
-    )
-
-
-def _add_part(weight: _kernels.Weight, tensor: Tensor) -> None:
-    """Dense bytes are pointed at where they lie; quantized ones are repacked."""
-    if tensor.quantized is None:
-        weight.add_dense(*_arguments(tensor))
-    else:
-        weight.add_quantized(*_arguments(tensor))
+def _rows(x: F32) -> F32:
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
 def _arguments(tensor: Tensor) -> tuple[Any, ...]:
@@ -254,16 +313,18 @@ def _arguments(tensor: Tensor) -> tuple[Any, ...]:
             raise CheckpointError(f"tensor `{tensor.name}` is {tensor.dtype}, expected floats")
         return _bytes(tensor), tensor.dtype, rows, columns
     if form.bits not in BITS:
-        raise CheckpointError(
-            f"tensor `{tensor.name}` has {form.bits} bits per weight, which cannot be run yet",
-            hint="Use a conversion with 4 or 8 bits.",
+        raise cannot_run_bits(tensor.name, form.bits)
+    scales, offsets = tensor.scales, tensor.offsets
+    assert scales is not None and offsets is not None, tensor.name
+    if scales.dtype != offsets.dtype:  # what holds both without loss
+        scales, offsets = (
+            Tensor(part.name, "f32", part.shape, dense(part)) for part in (scales, offsets)
         )
-    assert tensor.scales is not None and tensor.offsets is not None, tensor.name
     return (
         _bytes(tensor),
-        _bytes(tensor.scales),
-        _bytes(tensor.offsets),
-        tensor.scales.dtype,
+        _bytes(scales),
+        _bytes(offsets),
+        scales.dtype,
         rows,
         columns,
         form.bits,

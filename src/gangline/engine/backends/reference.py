@@ -26,6 +26,7 @@ from gangline.engine.operations import (
 )
 from gangline.errors import CheckpointError, ProtocolError
 
+BITS = (2, 3, 4, 5, 6, 8)  # of quantized weights
 BLOCK = 64  # positions per step of the walk over the cache
 CLAMP = 7.0  # of "swiglu_clamped", and the factor inside its sigmoid
 CLAMP_SLOPE = 1.702
@@ -438,11 +439,8 @@ def dense(tensor: Tensor) -> F32:
     if tensor.quantized is not None:
         assert tensor.scales is not None and tensor.offsets is not None, tensor.name
         bits, group_size = tensor.quantized.bits, tensor.quantized.group_size
-        if bits not in (2, 4, 8):
-            raise CheckpointError(
-                f"tensor `{tensor.name}` has {bits} bits per weight, which cannot be run yet",
-                hint="Use a conversion with 4 or 8 bits.",
-            )
+        if bits not in BITS:
+            raise cannot_run_bits(tensor.name, bits)
         q = unpack(tensor.data.astype(np.uint32), bits).astype(np.float32)
         groups = q.reshape(len(q), -1, group_size)  # (N, K / group, group)
         scales, offsets = dense(tensor.scales), dense(tensor.offsets)
@@ -457,10 +455,23 @@ def dense(tensor: Tensor) -> F32:
 
 
 def unpack(words: NDArray[np.uint32], bits: int) -> NDArray[np.uint32]:
-    """uint32 (N, W) -> (N, 32 W / bits): numbers from the lowest bits of each word upwards."""
-    shifts = np.arange(0, 32, bits, dtype=np.uint32)
-    numbers = (words[..., None] >> shifts) & np.uint32((1 << bits) - 1)
-    return numbers.reshape(len(words), -1)
+    """uint32 (N, W) -> (N, 32 W / bits): a row is one stream of bits, lowest first."""
+    if 32 % bits == 0:
+        shifts = np.arange(0, 32, bits, dtype=np.uint32)
+        numbers = (words[..., None] >> shifts) & np.uint32((1 << bits) - 1)
+        return numbers.reshape(len(words), -1)
+    stream = np.unpackbits(words.astype("<u4").view(np.uint8), axis=1, bitorder="little")
+    places = np.uint32(1) << np.arange(bits, dtype=np.uint32)
+    spread: NDArray[np.uint32] = stream.reshape(len(words), -1, bits) @ places
+    return spread
+
+
+def cannot_run_bits(name: str, bits: int) -> CheckpointError:
+    """What a back end says to a tensor of other bits than `BITS`."""
+    return CheckpointError(
+        f"tensor `{name}` has {bits} bits per weight, which cannot be run",
+        hint=f"Use a conversion with one of {', '.join(map(str, BITS))} bits.",
+    )
 
 
 def _sequences(batch: Batch) -> tuple[Any, Any, Any]:
