@@ -23,7 +23,7 @@ from tests.make_gguf import make_gguf  # noqa: E402
 from gangline.cli.common import unload  # noqa: E402
 
 # Type of the matrices → points of 100 that it may lose.
-ALLOWED = {"Q8_0": 1.0, "Q4_1": 3.0, "Q4_0": 3.0}
+ALLOWED = {"Q8_0": 1.0, "Q5_0": 1.0, "Q4_1": 3.0, "Q4_0": 3.0}
 AS_IT_IS = "BF16"
 
 
