@@ -128,7 +128,7 @@ def _gptq(part: Part, maps: Maps) -> Tensor:
     if len(part.entries) == 4:
         given = maps.tensor(part.entries[3]).data.astype(np.int64)
         if (given != group_of_column).any():
-            return _act_order(part, codes, steps, points, given % n_groups)
+            return _act_order(part, codes, steps, points, given)
     return _with_zeros(part, codes, steps.T, points.T)
 
 
@@ -136,6 +136,14 @@ def _act_order(
     part: Part, codes: Codes, steps: Floats, points: Floats, groups: NDArray[np.int64]
 ) -> Tensor:
     """Columns whose groups are scattered: there is no order of columns that our form could have."""
+    if groups.min() < 0 or groups.max() >= len(steps) or len(groups) % ROUNDED.group_size:
+        order = part.entries[3]
+        raise CheckpointError(
+            f"{order.file}: tensor `{order.name}` of {len(groups)} columns names group "
+            f"{groups.max()}, expected groups below {len(steps)} of a multiple of "
+            f"{ROUNDED.group_size} columns",
+            hint=REDOWNLOAD,
+        )
 
     def rows(chunk: slice) -> tuple[Codes, Floats, Floats]:
         own, zero = steps[:, chunk].T, points[:, chunk].T

@@ -103,6 +103,8 @@ class Part(msgspec.Struct, frozen=True):
         """In memory, before a back end arranges it; what the planner reckons with."""
         if isinstance(self.form, LatentHeads):
             return 4 * prod(self.shape)
+        if isinstance(self.form, Gptq) and self.form.scattered:
+            return ROUNDED.n_bytes(prod(self.shape))
         if self.loaded is None:
             return sum(entry.n_bytes for entry in self.entries)
         return self.loaded.n_bytes(prod(self.shape))
