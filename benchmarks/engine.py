@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gangline.bench.engine import Engine
+from gangline.bench.engine import Engine, bytes_per_step
 from gangline.bench.synth import config_of, synthesize
 from gangline.bench.watch import read_bandwidth, vector_path
 from gangline.checkpoint.model import open_checkpoint
@@ -55,12 +55,14 @@ class Case(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Cases that share a loaded model: quant, lanes and context of each."""
+    """Cases that share a loaded model: shape (its first layers), quant, lanes and context."""
 
+    shape: str
     quant: str
     lanes: int
     context: int
     cases: tuple[Case, ...]
+    layers: int | None = None  # all
 
 
 class Turn(NamedTuple):
@@ -71,7 +73,23 @@ class Turn(NamedTuple):
     bandwidth: float | None  # bytes per second, with the case's threads
 
 
-def groups_of(depth: int) -> tuple[Group, ...]:
+# As many active weights per layer as Llama-3.2-1B; half of the layers, which are 4 GB.
+MIXTURE = "moe-64x4"
+MIXTURE_LAYERS = 8
+
+
+def mixture_group() -> Group:
+    """Decoding and reading a prompt with a mixture of experts."""
+    cases = (
+        Case("mixture, 1 lane", "decode", 32, 1),
+        Case("mixture, 1 lane", "decode", 48, 2),
+        Case("mixture, 8 lanes", "decode", 12, 2, lanes=8),
+        Case("mixture, prefill", "prefill", 256, 2),
+    )
+    return Group(MIXTURE, "q4", 8, 1024, cases, MIXTURE_LAYERS)
+
+
+def groups_of(shape: str, depth: int) -> tuple[Group, ...]:
     """The comparison of the issue that this benchmark was made for."""
     short = (
         Case("prefill 512", "prefill", 512, 2),
@@ -82,9 +100,10 @@ def groups_of(depth: int) -> tuple[Group, ...]:
     deep = (Case(f"decode at {depth}", "decode", 24, 2, depth=depth),)
     eight = (Case("decode q8, 1 lane", "decode", 32, 2),)
     groups = (
-        Group("q4", 8, 1024, short),
-        Group("q8", 1, 1024, eight),
-        Group("q4", 1, depth + 256, deep),
+        Group(shape, "q4", 8, 1024, short),
+        Group(shape, "q8", 1, 1024, eight),
+        Group(shape, "q4", 1, depth + 256, deep),
+        mixture_group(),
     )
     return tuple(group for group in groups if depth or group.cases is not deep)
 
@@ -94,8 +113,9 @@ class Ours:
 
     def __init__(self, path: Path, group: Group) -> None:
         self.operations = open_backend("auto", max(case.threads for case in group.cases))
+        self.checkpoint = open_checkpoint(path)
         self.engine = Engine(
-            open_checkpoint(path), self.operations, context=group.context, lanes=group.lanes
+            self.checkpoint, self.operations, context=group.context, lanes=group.lanes
         )
 
     def run(self, case: Case) -> float:
@@ -164,17 +184,20 @@ def measure(shape: str, folder: Path, python: str, rounds: int, depth: int) -> d
     """All groups, one after the other; each loads its models anew."""
     rows: list[dict[str, Any]] = []
     found: dict[str, Any] = {"shape": shape, "rounds": rounds, "rows": rows}
-    prepare(shape, "q4", folder, python)
+    groups = groups_of(shape, depth)
+    alone, _ = prepare(groups[0], folder, python)
     _note("measuring gangline alone")
-    found["alone"] = measure_alone(folder / f"{shape}-q4", threads=2)
-    for group in groups_of(depth):
-        ours_path, theirs_path = prepare(shape, group.quant, folder, python)
+    found["alone"] = measure_alone(alone, threads=2)
+    for group in groups:
+        ours_path, theirs_path = prepare(group, folder, python)
         with llama(python, theirs_path, group) as theirs:
             ours = Ours(ours_path, group)
             found |= {"vector": vector_path(ours.operations), "llama_cpp": theirs.system.strip()}
             turns = take_turns(ours, theirs, group.cases, rounds)
-            step_bytes = ours.engine.step_bytes
-            rows += [row_of(case, group.quant, turns[case], step_bytes) for case in group.cases]
+            rows += [
+                row_of(case, group.quant, turns[case], bytes_per_step(ours.checkpoint, case.lanes))
+                for case in group.cases
+            ]
             del ours
         for row in rows[-len(group.cases) :]:  # the next group may take minutes
             _note(f"{row['case']}, {row['threads']} threads: {row['ratio']:.2f}")
@@ -247,18 +270,20 @@ def measure_alone(path: Path, threads: int) -> dict[str, Any]:
     return alone
 
 
-def prepare(shape: str, quant: str, folder: Path, python: str) -> tuple[Path, Path]:
+def prepare(group: Group, folder: Path, python: str) -> tuple[Path, Path]:
     """The two models, written where they are not there yet."""
-    ours, theirs = folder / f"{shape}-{quant}", folder / f"{shape}-{quant}.gguf"
+    layers = "" if group.layers is None else f"-{group.layers}-layers"
+    name = f"{group.shape}-{group.quant}{layers}"
+    ours, theirs = folder / name, folder / f"{name}.gguf"
     if not ours.exists():
         _note(f"writing {ours}")
-        synthesize(shape, quant, ours)
+        synthesize(group.shape, group.quant, ours, layers=group.layers)
     if not theirs.exists():
         _note(f"writing {theirs}")
         partial = theirs.with_suffix(".partial")
         config = str(ours / "config.json")
         subprocess.run(
-            [python, str(SIDE), "write", config, quant, str(partial)],
+            [python, str(SIDE), "write", config, group.quant, str(partial)],
             check=True,
             env=_plain_environment(),
         )
@@ -347,7 +372,7 @@ def main() -> None:
         "--folder",
         type=Path,
         default=Path(tempfile.gettempdir()) / "gangline-bench",
-        help="where the models are kept (about 4 GB; default: %(default)s)",
+        help="where the models are kept (about 12 GB; default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()

@@ -11,12 +11,13 @@ one on stdout until stdin closes. Knows nothing of Gangline.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
 from ctypes import c_void_p
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +33,8 @@ def write(config: dict[str, Any], quant: str, out: Path) -> None:
 
     kind = {"q4": gguf.GGMLQuantizationType.Q4_0, "q8": gguf.GGMLQuantizationType.Q8_0}[quant]
     bits = BITS[quant]
-    writer = gguf.GGUFWriter(out, "llama")
+    n_experts = config.get("num_experts", 0)
+    writer = gguf.GGUFWriter(out, "qwen3moe" if n_experts else "llama")
     rope = config["rope_scaling"]
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     writer.add_name("random weights")
@@ -47,27 +49,46 @@ def write(config: dict[str, Any], quant: str, out: Path) -> None:
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_tokenizer_model("no_vocab")
+    if n_experts:
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+        writer.add_expert_count(n_experts)
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     tensors = list(tensors_of(config, head_dim))
-    for name, rows, columns in tensors:
-        if columns:
-            row_bytes = columns // GROUP_SIZE * (2 + GROUP_SIZE * bits // 8)
+    if rope:  # the same work with other angles: what they are does not matter here
+        tensors.append(Entry("rope_freqs.weight", (head_dim // 2,)))
+    for name, shape, quantized in tensors:
+        if quantized:
+            row_bytes = shape[-1] // GROUP_SIZE * (2 + GROUP_SIZE * bits // 8)
+            stored = (*shape[:-1], row_bytes)
             writer.add_tensor_info(
-                name, (rows, row_bytes), np.dtype(np.uint8), rows * row_bytes, raw_dtype=kind
+                name, stored, np.dtype(np.uint8), math.prod(stored), raw_dtype=kind
             )
         else:
-            writer.add_tensor_info(name, (rows,), np.dtype(np.float32), rows * 4)
-    if rope:  # the same work with other angles: what they are does not matter here
-        writer.add_tensor_info(
-            "rope_freqs.weight", (head_dim // 2,), np.dtype(np.float32), head_dim * 2
-        )
-        tensors.append(("rope_freqs.weight", head_dim // 2, 0))
+            writer.add_tensor_info(name, shape, np.dtype(np.float32), math.prod(shape) * 4)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     random = np.random.Generator(np.random.SFC64(0))
-    for _, rows, columns in tensors:
-        writer.write_tensor_data(Matrix(rows, columns, bits, random) if columns else _ones(rows))
+    for _, shape, quantized in tensors:
+        if quantized:
+            rows = math.prod(shape[:-1])
+            writer.write_tensor_data(Matrix(rows, shape[-1], bits, random))
+        elif len(shape) == 1:
+            writer.write_tensor_data(np.ones(shape, np.float32))
+        else:
+            values = random.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
+            writer.write_tensor_data(values)
     writer.close()
+
+
+class Entry(NamedTuple):
+    """One tensor of a GGUF; those that are not quantized are float32."""
+
+    name: str
+    shape: tuple[int, ...]
+    quantized: bool = False
 
 
 class Matrix:
@@ -93,30 +114,36 @@ class Matrix:
             blocks.tofile(stream)
 
 
-def tensors_of(config: dict[str, Any], head_dim: int) -> Iterator[tuple[str, int, int]]:
-    """Name, rows, columns (0: a norm), named as llama.cpp has them."""
-    hidden, width = config["hidden_size"], config["intermediate_size"]
+def tensors_of(config: dict[str, Any], head_dim: int) -> Iterator[Entry]:
+    """Named as llama.cpp has them."""
+    hidden, n_experts = config["hidden_size"], config.get("num_experts", 0)
     q_rows = config["num_attention_heads"] * head_dim
     kv_rows = config["num_key_value_heads"] * head_dim
-    yield "token_embd.weight", config["vocab_size"], hidden
+    yield Entry("token_embd.weight", (config["vocab_size"], hidden), True)
     for layer in range(config["num_hidden_layers"]):
         at = f"blk.{layer}"
-        yield f"{at}.attn_norm.weight", hidden, 0
-        yield f"{at}.attn_q.weight", q_rows, hidden
-        yield f"{at}.attn_k.weight", kv_rows, hidden
-        yield f"{at}.attn_v.weight", kv_rows, hidden
-        yield f"{at}.attn_output.weight", hidden, q_rows
-        yield f"{at}.ffn_norm.weight", hidden, 0
-        yield f"{at}.ffn_gate.weight", width, hidden
-        yield f"{at}.ffn_up.weight", width, hidden
-        yield f"{at}.ffn_down.weight", hidden, width
-    yield "output_norm.weight", hidden, 0
+        yield Entry(f"{at}.attn_norm.weight", (hidden,))
+        yield Entry(f"{at}.attn_q.weight", (q_rows, hidden), True)
+        yield Entry(f"{at}.attn_k.weight", (kv_rows, hidden), True)
+        yield Entry(f"{at}.attn_v.weight", (kv_rows, hidden), True)
+        yield Entry(f"{at}.attn_output.weight", (hidden, q_rows), True)
+        yield Entry(f"{at}.ffn_norm.weight", (hidden,))
+        if n_experts:
+            width = config["moe_intermediate_size"]
+            yield Entry(f"{at}.attn_q_norm.weight", (head_dim,))
+            yield Entry(f"{at}.attn_k_norm.weight", (head_dim,))
+            yield Entry(f"{at}.ffn_gate_inp.weight", (n_experts, hidden))
+            yield Entry(f"{at}.ffn_gate_exps.weight", (n_experts, width, hidden), True)
+            yield Entry(f"{at}.ffn_up_exps.weight", (n_experts, width, hidden), True)
+            yield Entry(f"{at}.ffn_down_exps.weight", (n_experts, hidden, width), True)
+        else:
+            width = config["intermediate_size"]
+            yield Entry(f"{at}.ffn_gate.weight", (width, hidden), True)
+            yield Entry(f"{at}.ffn_up.weight", (width, hidden), True)
+            yield Entry(f"{at}.ffn_down.weight", (hidden, width), True)
+    yield Entry("output_norm.weight", (hidden,))
     if not config["tie_word_embeddings"]:
-        yield "output.weight", config["vocab_size"], hidden
-
-
-def _ones(n: int) -> Any:
-    return np.ones(n, np.float32)
+        yield Entry("output.weight", (config["vocab_size"], hidden), True)
 
 
 class Llama:

@@ -55,10 +55,15 @@ struct Order {
 // Sorted rows as the experts' matrices take them; the memory grows to the largest step.
 class SortedRows {
  public:
-  // row(i) is sorted row i, (k).
+  // row(i) is sorted row i, (k); `all_same`: it is the same row for each i.
   template <class Row>
-  void set(const std::vector<Segment>& segments, const std::vector<Weight>& weights, Row row) {
-    const int64_t n_rows = segments.back().end, k = weights.front().k;
+  void set(const std::vector<Segment>& segments, const std::vector<Weight>& weights, bool all_same,
+           Row row) {
+    const int64_t k = weights.front().k;
+    const std::vector<Segment> one = {{segments.front().expert, 0, 1}};
+    const std::vector<Segment>& distinct = all_same ? one : segments;
+    const int64_t n_rows = distinct.back().end;
+    all_same_ = all_same;
     bool dense = false;
     sizes_.fill(false);
     for (const Segment& segment : segments) {
@@ -72,22 +77,23 @@ class SortedRows {
       for (int64_t i = 0; i < n_rows; ++i) std::copy_n(row(i), k, to + i * k);
     }
     for (size_t index = 0; index < sizes_.size(); ++index)
-      if (sizes_[index]) quantize(segments, k, int64_t{16} << index, quantized_[index], row);
+      if (sizes_[index]) quantize(distinct, k, int64_t{16} << index, quantized_[index], row);
   }
 
   // Units [first, last) of `part` for the rows of a segment; y (n_rows, stride).
   void multiply(const Segment& segment, const Part& part, int64_t k, int64_t first, int64_t last,
                 const float* bias, float* y, int64_t stride) const {
+    const int64_t from = all_same_ ? 0 : segment.first;
     float* to = y + segment.first * stride;
     if (!part.is_packed()) {
-      kernels().linear(floats_.data() + segment.first * k, k, segment.rows(), part.dense,
+      kernels().linear(floats_.data() + from * k, k, segment.rows(), part.dense,
                        first * kUnit, std::min(last * kUnit, part.n()), bias, to, stride, false);
       return;
     }
     const int64_t n_groups = k / part.packed.group_size;
     const Quantized& rows = quantized_[index_of(part.packed.group_size)];
-    const QuantizedRows own = {rows.codes.data() + segment.first * k,
-                               rows.groups.data() + segment.first * n_groups};
+    const QuantizedRows own = {rows.codes.data() + from * k,
+                               rows.groups.data() + from * n_groups};
     kernels().linear_packed(own, segment.rows(), part.packed, first, last, bias, to, stride, false);
   }
 
@@ -111,7 +117,7 @@ class SortedRows {
     const int64_t n_rows = segments.back().end, n_groups = k / group_size;
     int8_t* codes = grown(out.codes, n_rows * k);
     GroupFactors* groups = grown(out.groups, n_rows * n_groups);
-    const double ns = static_cast<double>(n_rows * k) / 8.0;
+    const double ns = static_cast<double>(n_rows * k);
     parallel_for(static_cast<int64_t>(segments.size()), ns, [&](int64_t first, int64_t last) {
       for (int64_t s = first; s < last; ++s) {
         const Segment& segment = segments[static_cast<size_t>(s)];
@@ -126,6 +132,7 @@ class SortedRows {
     });
   }
 
+  bool all_same_ = false;
   std::array<bool, 4> sizes_{};
   std::array<Quantized, 4> quantized_;
   std::vector<float> floats_;
@@ -190,7 +197,7 @@ void mixture(const float* x, int64_t t, const int32_t* experts, const float* wei
   SortedRows& rows = kept_rows;
   // 1. Gates and ups of every row and each of its experts.
   order.set(experts, t, n_active, static_cast<int64_t>(gate_up.size()));
-  rows.set(order.segments, gate_up, [&](int64_t i) {
+  rows.set(order.segments, gate_up, t == 1, [&](int64_t i) {
     return x + order.row_of[static_cast<size_t>(i)] * k;
   });
   float* both = grown(results, n_rows * std::max(2 * ffn, n));
@@ -201,7 +208,7 @@ void mixture(const float* x, int64_t t, const int32_t* experts, const float* wei
     for (int64_t i = first; i < last; ++i)
       run.gate(both + i * 2 * ffn, both + i * 2 * ffn + ffn, ffn, activation, gated + i * ffn);
   });
-  rows.set(order.segments, down, [&](int64_t i) { return gated + i * ffn; });
+  rows.set(order.segments, down, false, [&](int64_t i) { return gated + i * ffn; });
   multiply_all(rows, order.segments, down, down_bias, both);
   // 3. The sum of each row, in the order of its choices.
   parallel_for(t, static_cast<double>(n_rows * n) / 8.0, [&](int64_t first, int64_t last) {

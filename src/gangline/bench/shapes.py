@@ -143,6 +143,27 @@ SHAPES: dict[str, Shape] = {
             "tie_word_embeddings": False,
         },
     ),
+    "moe-64x4": Shape(
+        "made up: as many active weights as llama-3.2-1b, from 4 of 64 experts",
+        {
+            **_QWEN3_MOE,
+            "vocab_size": 128256,
+            "hidden_size": 2048,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+            "intermediate_size": 8192,
+            "moe_intermediate_size": 2048,
+            "num_experts": 64,
+            "num_experts_per_tok": 4,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+            "max_window_layers": 16,
+            "tie_word_embeddings": True,
+        },
+    ),
     "gemma-3-4b": Shape(
         "https://huggingface.co/google/gemma-3-4b-it/blob/main/config.json",
         {
