@@ -29,10 +29,12 @@ test-torch: .venv-torch/.installed
 conformance: .venv-conformance/.installed
 	@.venv-conformance/bin/python -m tools.conformance check
 
-# 10,000 malformed HTTP requests, and as many broken frames, handshakes and messages.
+# 10,000 malformed HTTP requests, as many broken frames, handshakes and messages, and as many
+# damaged model files.
 fuzz: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.fuzz_http --count 10000
 	@$(BIN)/python -m tests.fuzz_frames --count 10000
+	@$(BIN)/python -m tests.fuzz_files --count 10000
 
 # Nothing else should run meanwhile.
 bench: $(VENV)/.installed-test

@@ -111,7 +111,20 @@ def test_gptq_with_scattered_groups_is_rounded_within_the_stated_bound(tmp_path:
     }
     checkpoint = opened(tmp_path, arrays, {"quant_method": "gptq", "bits": 4, "desc_act": True})
     expected = meant(codes, zeros, scales, groups)
-    check_rounded(values(checkpoint.tensor(f"{MODULE}.weight")), expected)
+    check_rounded(values(only(checkpoint)), expected)
+
+
+def test_gptq_that_names_groups_it_does_not_have_is_refused(tmp_path: Path) -> None:
+    codes, zeros, scales = parts(1, 4, 2)
+    arrays = {
+        f"{MODULE}.qweight": np.ascontiguousarray(words_along(codes, 4).T),
+        f"{MODULE}.qzeros": words_along(np.ascontiguousarray(zeros.T), 4),
+        f"{MODULE}.scales": np.ascontiguousarray(scales.T),
+        f"{MODULE}.g_idx": np.full(COLUMNS, 2, np.int32),
+    }
+    checkpoint = opened(tmp_path, arrays, {"quant_method": "gptq", "bits": 4})
+    with pytest.raises(CheckpointError, match=r"g_idx` of 256 columns names group 2"):
+        checkpoint.tensor(f"{MODULE}.weight")
 
 
 def check_rounded(found: NDArray[Any], expected: NDArray[np.float64]) -> None:

@@ -10,6 +10,8 @@ import pytest
 from gangline.errors import CheckpointError, NotFound, UsageError
 from gangline.facts import ModelId
 from gangline.node.stored import ModelStore
+from tests.make_checkpoint import make_checkpoint
+from tests.make_gguf import make_gguf
 
 TINY = ModelId("tiny")
 
@@ -72,3 +74,33 @@ def test_adding_a_path(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises((NotFound, CheckpointError)):
         store.add(tmp_path / "empty")
+
+
+def test_gguf_files_are_models_by_their_names(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "hf", n_layers=2)
+    models = tmp_path / "models"
+    (models / "several").mkdir(parents=True)
+    for name in ("own.gguf", "several/a-Q8_0.gguf", "several/b.gguf"):
+        make_gguf(models / name, folder, "Q8_0")
+    (models / "broken.gguf").write_bytes(b"GGUF")
+    store = ModelStore(tmp_path, [])
+    store.scan()
+    offered = {stored.id: stored for stored in store.listing() if stored.id != "demo"}
+    assert set(offered) == {"own", "a-Q8_0", "b", "broken"}
+    assert [id for id, stored in offered.items() if not stored.supported] == ["broken"]
+    assert "4 bytes" in offered[ModelId("broken")].reason
+    assert offered[ModelId("own")].fingerprint == offered[ModelId("b")].fingerprint
+    assert offered[ModelId("own")].n_layers == 2
+
+
+def test_a_gguf_file_may_be_added_by_its_path(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "hf", n_layers=2)
+    file = make_gguf(tmp_path / "Tiny.Q4_0.gguf", folder, "Q4_0")
+    store = ModelStore(tmp_path, [])
+    assert store.add(file) == "Tiny.Q4_0"
+    stored = store.get(ModelId("Tiny.Q4_0"))
+    assert stored is not None and stored.cost is not None
+    assert stored.model.path == str(file)
+    assert sum(stored.cost.layer_bytes) > 0
+    with pytest.raises(NotFound, match="no folder or file"):
+        store.add(tmp_path / "none.gguf")

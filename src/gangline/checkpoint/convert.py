@@ -60,7 +60,7 @@ def load(part: Part, maps: Maps) -> Tensor:
     tensor = CONVERSIONS[type(part.form)](part, maps)
     if part.change is not None:
         tensor = CHANGES[type(part.change)](tensor, part.change)
-    if part.loaded is not None or part.change is not None:
+    if not part.in_place:
         for entry in part.entries:
             maps.forget(entry)
     return tensor
@@ -128,7 +128,7 @@ def _gptq(part: Part, maps: Maps) -> Tensor:
     if len(part.entries) == 4:
         given = maps.tensor(part.entries[3]).data.astype(np.int64)
         if (given != group_of_column).any():
-            return _act_order(part, codes, steps, points, given % n_groups)
+            return _act_order(part, codes, steps, points, given)
     return _with_zeros(part, codes, steps.T, points.T)
 
 
@@ -136,6 +136,14 @@ def _act_order(
     part: Part, codes: Codes, steps: Floats, points: Floats, groups: NDArray[np.int64]
 ) -> Tensor:
     """Columns whose groups are scattered: there is no order of columns that our form could have."""
+    if groups.min() < 0 or groups.max() >= len(steps) or len(groups) % ROUNDED.group_size:
+        order = part.entries[3]
+        raise CheckpointError(
+            f"{order.file}: tensor `{order.name}` of {len(groups)} columns names group "
+            f"{groups.max()}, expected groups below {len(steps)} of a multiple of "
+            f"{ROUNDED.group_size} columns",
+            hint=REDOWNLOAD,
+        )
 
     def rows(chunk: slice) -> tuple[Codes, Floats, Floats]:
         own, zero = steps[:, chunk].T, points[:, chunk].T
@@ -256,6 +264,12 @@ E4M3 = _e4m3()
 
 
 def _unpermute(tensor: Tensor, change: Unpermute) -> Tensor:
+    if not tensor.shape or tensor.shape[0] % (2 * change.n_heads):
+        raise CheckpointError(
+            f"tensor `{tensor.name}` has shape {list(tensor.shape)}, expected pairs of rows for "
+            f"each of {change.n_heads} heads",
+            hint=REDOWNLOAD,
+        )
     rows = np.arange(tensor.shape[0]).reshape(change.n_heads, -1, 2)
     return tensor.rows(rows.swapaxes(1, 2).reshape(-1))
 

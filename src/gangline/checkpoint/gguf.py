@@ -330,6 +330,8 @@ class _Reader:
         kind = BLOCK_TYPES[dtype]
         columns = shape[-1] if shape else 1
         n_values = prod(shape)
+        if n_values == 0:
+            raise damaged(self._file, f"tensor `{name}` has shape {list(shape)}, so no numbers")
         if columns % kind.n_values or n_values > MAX_SIZE:
             raise damaged(
                 self._file,

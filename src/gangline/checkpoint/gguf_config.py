@@ -16,6 +16,7 @@ from gangline.errors import CheckpointError
 
 ARCHITECTURE = "gguf_architecture"  # our own field of the config: the name in the file
 MAX_LAYERS = 4096
+MAX_SIZE = 2**31 - 1
 LLAMA3_CONTEXT = 8192  # `original_max_position_embeddings` of every Llama 3.1 and later
 
 Config = dict[str, Any]
@@ -68,6 +69,9 @@ def _common(gguf: Gguf, architecture: str) -> Config:
         raise gguf.bad(f"{architecture}.block_count", n_layers, f"1 to {MAX_LAYERS}")
     embedding = gguf.entries.get("token_embd.weight")
     heads, hidden = number("attention.head_count"), number("embedding_length")
+    for key, value in (("attention.head_count", heads), ("embedding_length", hidden)):
+        if type(value) is not int or not 0 < value <= MAX_SIZE:
+            raise gguf.bad(f"{architecture}.{key}", value, f"1 to {MAX_SIZE}")
     config = {
         ARCHITECTURE: architecture,
         "hidden_size": hidden,
@@ -265,6 +269,9 @@ def _qwen3_next(gguf: Gguf, architecture: str, config: Config) -> Config:
     )
     if not inner or not heads:
         raise gguf.bad(f"{architecture}.ssm.inner_size", inner, "sizes of linear attention")
+    for name in ("linear_num_key_heads", "linear_key_head_dim"):
+        if type(config.get(name)) is not int or config[name] < 1:
+            raise gguf.bad(f"{architecture}.ssm", config.get(name), f"a `{name}`")
     interval = _number(gguf, f"{architecture}.full_attention_interval") or 4
     n_layers = config["num_hidden_layers"]
     return {

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from gangline.checkpoint.faults import REDOWNLOAD
+from gangline.checkpoint.faults import REDOWNLOAD, damaged
 from gangline.checkpoint.gguf_config import ARCHITECTURE
 from gangline.checkpoint.headers import Entry
 from gangline.checkpoint.parts import (
@@ -31,6 +31,8 @@ from gangline.checkpoint.parts import (
 from gangline.errors import CheckpointError
 
 _BLOCK = re.compile(r"^blk\.(\d{1,6})\.(.+)$")
+
+MAX_EXPERTS = 4096
 
 # Parameters of rotations, which the config has; routing that training alone uses.
 IGNORED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
@@ -197,7 +199,14 @@ def _our_name(names: Names, name: str, in_layer: bool) -> str | None:
 def _parts(names: Names, config: Mapping[str, Any], name: str, entry: Entry) -> list[Part]:
     """One part, or one for each expert of a stack."""
     if "{expert}" in name:
-        experts = range(entry.shape[0] if len(entry.shape) > 1 else 0)
+        n_experts = entry.shape[0] if len(entry.shape) > 1 else 0
+        if not 0 < n_experts <= MAX_EXPERTS:
+            raise damaged(
+                entry.file,
+                f"tensor `{entry.name}` has shape {list(entry.shape)}, expected up to "
+                f"{MAX_EXPERTS} experts",
+            )
+        experts = range(n_experts)
         return [plain(slice_of(entry, e), name.format(expert=e)) for e in experts]
     part = plain(entry, name)
     if names.permuted and ".q_proj." in name:
@@ -242,6 +251,10 @@ def _latent(config: Mapping[str, Any], name: str, keys: Part, values: Part) -> P
 
 def _mixed(config: Mapping[str, Any], name: str, mixed: Part, gates: Part) -> Part:
     """Queries, keys and values of all heads; gates of all heads → by key head."""
+    if not len(mixed.shape) == len(gates.shape) == 2:
+        first, second = mixed.entries + gates.entries
+        both = f"tensors `{first.name}` and `{second.name}`"
+        raise damaged(first.file, f"{both} have no rows and columns")
     n_heads, key_dim = config["linear_num_key_heads"], config["linear_key_head_dim"]
     shape = (mixed.shape[0] + gates.shape[0], *mixed.shape[1:])
     form = MixedHeads(n_heads, key_dim, gates.shape[0] // n_heads)

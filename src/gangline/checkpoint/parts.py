@@ -93,10 +93,18 @@ class Part(msgspec.Struct, frozen=True):
     change: Change | None = None
 
     @property
+    def in_place(self) -> bool:
+        """Whether the tensor is a view of the file, and nothing was copied."""
+        plain = isinstance(self.form, Plain) and self.loaded is None
+        return self.change is None and (plain or isinstance(self.form, Mlx))
+
+    @property
     def n_bytes(self) -> int:
         """In memory, before a back end arranges it; what the planner reckons with."""
         if isinstance(self.form, LatentHeads):
             return 4 * prod(self.shape)
+        if isinstance(self.form, Gptq) and self.form.scattered:
+            return ROUNDED.n_bytes(prod(self.shape))
         if self.loaded is None:
             return sum(entry.n_bytes for entry in self.entries)
         return self.loaded.n_bytes(prod(self.shape))

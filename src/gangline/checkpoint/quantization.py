@@ -42,10 +42,15 @@ class Quantization(msgspec.Struct, frozen=True, tag="mlx"):
 
 
 class Gptq(msgspec.Struct, frozen=True, tag="gptq"):
-    """`zero_offset` is 1 in the first version, whose files hold zero points less one."""
+    """`zero_offset` is 1 in the first version, whose files hold zero points less one.
+
+    `scattered`: columns were quantized in an order of their own (`desc_act`), so that those of a
+    group need not be neighbours.
+    """
 
     bits: int
     zero_offset: int
+    scattered: bool = False
 
 
 class Awq(msgspec.Struct, frozen=True, tag="awq"):
@@ -118,7 +123,8 @@ def _gptq(file: Path, found: dict[str, Any]) -> Gptq:
     version = found.get("checkpoint_format", "gptq")
     if version not in ("gptq", "gptq_v2"):
         raise bad_field(file, "quantization_config.checkpoint_format", version, "gptq or gptq_v2")
-    return Gptq(_bits(file, found.get("bits")), 1 if version == "gptq" else 0)
+    bits, scattered = _bits(file, found.get("bits")), found.get("desc_act") is True
+    return Gptq(bits, 1 if version == "gptq" else 0, scattered)
 
 
 def _awq(file: Path, found: dict[str, Any]) -> Awq:
