@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from gangline.bench.layout import quantization_of
+from gangline.bench.layout import GROUP_SIZE, quantization_of
 from gangline.bench.shapes import SHAPES
 from gangline.bench.synth import write_checkpoint
 from gangline.bench.watch import read_bandwidth, vector_path
@@ -39,6 +39,8 @@ BITS = 4
 PREFILL_ROWS = 128
 MEASURE_S = 0.4  # of each of the two models
 ROUNDS = 40  # at most
+GROUP_BITS = 2 * 16 / GROUP_SIZE  # scale and offset of each group, for each weight
+DEEP_LAYERS = 8  # of the wide model: 75 MB, beyond the caches of graphics
 DISK_BYTES = 32 << 20  # written and read back: two seconds on a slow memory card
 _BLOCK_BYTES = 1 << 20
 _F_NOCACHE = 48  # fcntl.h of macOS: do not keep what is read of this file
@@ -59,14 +61,31 @@ def measure(folder: Path) -> Measurement:
     operations = open_backend("auto", count_cores())
     wide = _attempt(lambda: _forward_s(operations, folder, _WIDE, PREFILL_ROWS))
     thin = _attempt(lambda: _forward_s(operations, folder, _THIN, 1))
+    layer_s = thin / _THIN["num_hidden_layers"] if thin else None
     return Measurement(
-        read_bytes_per_s=_attempt(lambda: read_bandwidth(operations, count_cores())),
+        read_bytes_per_s=_attempt(lambda: _read_bytes_per_s(operations, folder, layer_s)),
         vector=vector_path(operations),
         measured_at=datetime.datetime.now(datetime.UTC).date().isoformat(),
         operations_per_s=2.0 * PREFILL_ROWS * matrix_elements(_WIDE) / wide if wide else None,
-        layer_s=thin / _THIN["num_hidden_layers"] if thin else None,
+        layer_s=layer_s,
         disk_read_bytes_per_s=_attempt(lambda: read_disk(folder)),
     )
+
+
+def _read_bytes_per_s(operations: Operations, folder: Path, layer_s: float | None) -> float | None:
+    """What memory gives: to the kernels from a plain buffer, to other back ends while they decode.
+
+    None for the slow definition of what operations mean, which memory never limits.
+    """
+    if operations.name == "reference":
+        return None
+    speed = read_bandwidth(operations, count_cores())
+    if speed is not None or layer_s is None:
+        return speed
+    sizes = _WIDE | {"num_hidden_layers": DEEP_LAYERS}
+    reading_s = _forward_s(operations, folder, sizes, 1) - DEEP_LAYERS * layer_s
+    n_bytes = DEEP_LAYERS * matrix_elements(sizes) * (BITS + GROUP_BITS) / 8
+    return n_bytes / reading_s if reading_s > 0 else None
 
 
 def matrix_elements(sizes: dict[str, int]) -> int:
