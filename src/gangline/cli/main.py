@@ -60,6 +60,14 @@ COMMANDS = (
         ("gangline chat", 'gangline chat demo "What is 17 + 25?"'),
     ),
     Command(
+        "plan",
+        "Predict what a model does on machines, before anything is bought or downloaded",
+        (
+            'gangline plan llama-3.3-70b --on "m3-ultra-512 x4" --link tb5-rdma',
+            "gangline plan demo",
+        ),
+    ),
+    Command(
         "synth",
         "Write a checkpoint with random weights in the shape of a known model",
         ("gangline synth llama-3.2-1b --quant q4 /tmp/llama-3.2-1b-q4",),

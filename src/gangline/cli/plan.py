@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from urllib.parse import urlencode
 
 import msgspec
 
 from gangline.cli.common import add_json, add_url, client_of, positive
-from gangline.cli.output import table
+from gangline.cli.output import significant, table
 from gangline.errors import NotFound, UsageError
-from gangline.node.stored import describe_folder
 from gangline.facts import ModelId
+from gangline.node.stored import describe_folder
 from gangline.plan import catalog
 from gangline.plan.advice import Advice, Question, ShapeAt, advise, rate
 from gangline.plan.engines import ENGINES, find_engine
 from gangline.plan.fleet import fleet_of
 from gangline.plan.forecast import Wish
-from gangline.plan.shape import cost_of_config
+from gangline.plan.shape import ModelCost, cost_of_config
 
 EXIT_DOES_NOT_FIT = 1
 DEFAULT_CONTEXT = 8192
@@ -85,7 +86,7 @@ def _on_cluster(options: argparse.Namespace) -> Advice:
         if getattr(options, name) is not None:
             raise UsageError(
                 f"--{name} is measured on a live cluster",
-                hint=f"name machines to plan for: --on \"m3-ultra-512 x2\" --{name} …",
+                hint=f'name machines to plan for: --on "m3-ultra-512 x2" --{name} …',
                 param=name,
             )
     client = client_of(options)
@@ -93,7 +94,7 @@ def _on_cluster(options: argparse.Namespace) -> Advice:
     for name in ("context", "lanes"):
         if getattr(options, name) is not None:
             query[name] = str(getattr(options, name))
-    return client.get("/cluster/plan", Advice, query=query)
+    return client.get(f"/cluster/forecast?{urlencode(query)}", Advice, PLAN_S)
 
 
 def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
@@ -106,13 +107,22 @@ def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
             raise UsageError(f"{folder} cannot be run: {stored.model.reason}")
         if bits is not None:
             raise UsageError("the files of a folder have their bits", param="bits")
-        return stored.model.id, lambda _: cost, round(bits_of(cost), 2)
-    if folder.suffix or "/" in name:
-        raise NotFound(f"there is no folder {folder}", hint="give the folder of a model, or its id")
+        return stored.model.id, lambda _: cost, _bits_of(cost)
+    if "/" in name or folder.suffix == ".gguf":
+        raise NotFound(f"there is no folder {folder}", hint="give a model's folder or its id")
     model = catalog.model(name)
     if bits is None:
         bits = min(model.bits, key=lambda usual: abs(usual - USUAL_BITS))
     return model.id, lambda wanted: cost_of_config(model.config, wanted), stored_bits(bits)
+
+
+def _bits_of(cost: ModelCost) -> float:
+    """Average bits per weight of files, from the arithmetic that their layers ask for."""
+    weights = sum(
+        layer.flops_per_token / 2 + (layer.n_experts - layer.n_active) * layer.expert_flops / 2
+        for layer in cost.layer_costs
+    )
+    return round(8 * sum(cost.layer_bytes) / max(weights, 1), 2)
 
 
 def stored_bits(bits: float) -> float:
@@ -124,16 +134,17 @@ def render(advice: Advice) -> list[str]:
     """The plan as a table, then what to know about it."""
     if not advice.fits:
         return [f"{advice.model} does not fit", "", *advice.why]
-    error = f" ± {advice.decode_tps_error:.0%}" if advice.decode_tps_error else ""
+    error = f" ± {advice.decode_tps_error * 100:.0f} %" if advice.decode_tps_error else ""
     assert advice.decode_tps and advice.prefill_tps and advice.ttft_s and advice.throughput_tps
     rows = [("one answer", f"{rate(advice.decode_tps)} tok/s{error}", "predicted")]
     if advice.lanes > 1:
-        rows.append(
-            (f"{advice.lanes} lanes", f"{rate(advice.throughput_tps)} tok/s", "together")
-        )
+        rows.append((f"{advice.lanes} lanes", f"{rate(advice.throughput_tps)} tok/s", "together"))
     rows.append(
-        ("first token", f"{advice.ttft_s:.2g} s", f"{advice.prompt} tokens of prompt, "
-         f"{rate(advice.prefill_tps)} tok/s")
+        (
+            "first token",
+            f"{significant(advice.ttft_s)} s",
+            f"{advice.prompt} tokens of prompt, {rate(advice.prefill_tps)} tok/s",
+        )
     )
     if advice.watts:
         rows.append(("power", f"{advice.watts:.0f} W", "of the machines in use, busy"))
@@ -148,7 +159,7 @@ def render(advice: Advice) -> list[str]:
             " + ".join(_counted(stage.machines)),
             f"[{stage.layers[0]}, {stage.layers[1]})",
             f"{stage.memory_gb:.1f} GiB",
-            f"{stage.ms_per_token:.2g} ms",
+            f"{significant(stage.ms_per_token)} ms",
         )
         for stage in advice.stages
     ]

@@ -70,6 +70,9 @@ def machine_of(facts: NodeFacts, model: ModelId, excluded: str) -> Machine:
         free_bytes=min(hardware.memory_bytes, hardware.free_bytes + held),
         read_bytes_per_s=hardware.read_bytes_per_s,
         excluded=excluded,
+        operations_per_s=hardware.operations_per_s,
+        layer_s=hardware.layer_s,
+        links=facts.links,
     )
 
 

@@ -21,8 +21,8 @@ MXFP4_BITS = 4.25  # four bits and an eight-bit scale for each 32 weights (OCP M
 KEPT_BITS = 8.5  # what quantizers keep a model's other matrices in where its experts are MXFP4
 NORM_WEIGHTS_PER_HIDDEN = 2  # two norms a layer, small next to everything else
 
-# From 32 rows of gpt-oss-120b in one step on a DGX Spark, which read as many experts as 13 independent
-# rows would (ggml-org/llama.cpp benches/dgx-spark.md @4c7e989).
+# From 32 rows of gpt-oss-120b in one step on a DGX Spark, which read as many experts as 13
+# independent rows would (ggml-org/llama.cpp benches/dgx-spark.md @4c7e989).
 ALIKE = 0.75
 
 # Kernels that a graph launches for a layer's parts, counted in the usual decoders: norm, residual,
@@ -68,7 +68,7 @@ class LayerCost(msgspec.Struct, frozen=True, array_like=True):
         """
         if not self.n_experts:
             return 0.0
-        untouched = (1 - self.n_active / self.n_experts) ** (lanes**ALIKE)
+        untouched: float = (1 - self.n_active / self.n_experts) ** (lanes**ALIKE)
         return self.n_experts * (1 - untouched)
 
     def cached_tokens(self, depth: float) -> float:
@@ -372,9 +372,7 @@ def _feed_forward(fields: Fields, kind: str, layer: int) -> tuple[int, int, int,
     shared_width = fields.first(
         "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"
     ) or expert_width * fields.first("n_shared_experts", "num_shared_experts")
-    if fields.text.get(
-        "intermediate_size_mlp"
-    ):  # Llama 4 has one shared expert and no field for it
+    if fields.text.get("intermediate_size_mlp"):  # Llama 4: one shared expert, no field
         shared_width = width
     latent = fields.first("moe_latent_size") or hidden
     shared = matrices * hidden * shared_width + hidden * n_experts
