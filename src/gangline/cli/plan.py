@@ -9,20 +9,21 @@ from urllib.parse import urlencode
 import msgspec
 
 from gangline.cli.common import add_json, add_url, client_of, positive
+from gangline.cli.load import local_path
 from gangline.cli.output import significant, table
-from gangline.errors import NotFound, UsageError
+from gangline.errors import NotFound, ProtocolError, UsageError
 from gangline.facts import ModelId
+from gangline.node.planning import ForecastPlan
 from gangline.node.stored import describe_folder
 from gangline.plan import catalog
 from gangline.plan.advice import Advice, Question, ShapeAt, advise, rate
 from gangline.plan.engines import ENGINES, find_engine
 from gangline.plan.fleet import fleet_of
 from gangline.plan.forecast import Wish
-from gangline.plan.shape import ModelCost, cost_of_config
+from gangline.plan.shape import bits_of, cost_of_config
 
 EXIT_DOES_NOT_FIT = 1
 DEFAULT_CONTEXT = 8192
-PLAN_S = 60.0
 USUAL_BITS = 4.5
 
 
@@ -90,11 +91,17 @@ def _on_cluster(options: argparse.Namespace) -> Advice:
                 param=name,
             )
     client = client_of(options)
-    query = {"model": options.model, "prompt": str(options.prompt)}
+    query = {"model": local_path(options.model), "prompt": str(options.prompt)}
     for name in ("context", "lanes"):
         if getattr(options, name) is not None:
             query[name] = str(getattr(options, name))
-    return client.get(f"/cluster/forecast?{urlencode(query)}", Advice, PLAN_S)
+    body = client.request("GET", f"/cluster/plan?{urlencode(query)}")
+    forecast = msgspec.json.decode(body, type=ForecastPlan).forecast
+    if forecast is None:
+        raise ProtocolError(
+            f"the node at {client.url} forecasts nothing", hint="run the same version everywhere"
+        )
+    return forecast
 
 
 def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
@@ -107,22 +114,13 @@ def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
             raise UsageError(f"{folder} cannot be run: {stored.model.reason}")
         if bits is not None:
             raise UsageError("the files of a folder have their bits", param="bits")
-        return stored.model.id, lambda _: cost, _bits_of(cost)
+        return stored.model.id, lambda _: cost, bits_of(cost)
     if "/" in name or folder.suffix == ".gguf":
         raise NotFound(f"there is no folder {folder}", hint="give a model's folder or its id")
     model = catalog.model(name)
     if bits is None:
         bits = min(model.bits, key=lambda usual: abs(usual - USUAL_BITS))
     return model.id, lambda wanted: cost_of_config(model.config, wanted), stored_bits(bits)
-
-
-def _bits_of(cost: ModelCost) -> float:
-    """Average bits per weight of files, from the arithmetic that their layers ask for."""
-    weights = sum(
-        layer.flops_per_token / 2 + (layer.n_experts - layer.n_active) * layer.expert_flops / 2
-        for layer in cost.layer_costs
-    )
-    return round(8 * sum(cost.layer_bytes) / max(weights, 1), 2)
 
 
 def stored_bits(bits: float) -> float:

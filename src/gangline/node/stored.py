@@ -11,11 +11,12 @@ from pathlib import Path
 
 import msgspec
 
+from gangline.checkpoint.config import read_config
 from gangline.checkpoint.describe import Description, describe
 from gangline.errors import GanglineError, NotFound, UsageError
 from gangline.facts import ModelId, StoredModel
 from gangline.paths import demo_model
-from gangline.plan.shape import ModelCost
+from gangline.plan.shape import ModelCost, with_layers
 
 DEMO = ModelId("demo")
 
@@ -113,7 +114,7 @@ def cost_of(description: Description) -> ModelCost | None:
     shape = description.shape
     if shape is None:
         return None
-    return ModelCost(
+    cost = ModelCost(
         layer_bytes=description.layer_bytes,
         embedding_bytes=description.embedding_bytes,
         output_bytes=0 if shape.tied else description.output_bytes,
@@ -121,3 +122,5 @@ def cost_of(description: Description) -> ModelCost | None:
         hidden_size=shape.hidden,
         max_context=shape.context,
     )
+    folder = Path(description.path)
+    return with_layers(cost, read_config(folder)) if folder.is_dir() else cost

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +13,8 @@ from gangline.plan import catalog
 from gangline.plan.catalog import LinkType, MachineType
 from gangline.plan.engines import Engine, Fit, Rates, published_fit, rates_of
 from gangline.plan.forecast import Cluster, Member
+
+T = TypeVar("T")
 
 MAX_MACHINES = 64
 DEFAULT_LINK = "1gbe"  # what any two computers have
@@ -45,6 +48,15 @@ class Fleet(msgspec.Struct, frozen=True):
             rates = self.measured[i] if self.measured else rates_of(one, engine, bits, fit)
             members.append(Member(one.id, one.id, one.usable_bytes, rates))
         return Cluster(tuple(members), self.way, fit.engines[engine])
+
+    def without(self, index: int) -> Fleet:
+        """The same with one machine less."""
+
+        def others(rows: tuple[T, ...]) -> tuple[T, ...]:
+            return rows[:index] + rows[index + 1 :]
+
+        ways = tuple(others(row) for row in others(self.ways))
+        return Fleet(others(self.machines), self.link, others(self.measured), ways)
 
     def way(self, start: int, end: int) -> LinkType:
         """The link from a machine to another one."""
