@@ -68,6 +68,14 @@ COMMANDS = (
         ),
     ),
     Command(
+        "shop",
+        "Find machines to buy for a model, or lay some side by side",
+        (
+            "gangline shop gpt-oss-120b --min-tps 20 --budget 5000",
+            "gangline shop --compare m4-max-128 dgx-spark strix-halo-128",
+        ),
+    ),
+    Command(
         "synth",
         "Write a checkpoint with random weights in the shape of a known model",
         ("gangline synth llama-3.2-1b --quant q4 /tmp/llama-3.2-1b-q4",),

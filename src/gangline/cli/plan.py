@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -165,15 +166,19 @@ def render(advice: Advice) -> list[str]:
     lines = [title, "", *table(("WHAT", "PREDICTED", "OF"), rows), ""]
     lines += table(("MACHINES", "LAYERS", "MEMORY", "TOKEN"), stages)
     if advice.left_out:
-        lines += ["", *(f"left out: {one.machine} {one.why}" for one in advice.left_out)]
+        names: dict[str, list[str]] = {}
+        for out in advice.left_out:
+            names.setdefault(out.why, []).append(out.machine)
+        lines.append("")
+        lines += [f"left out: {' + '.join(_counted(who))} {why}" for why, who in names.items()]
     if advice.runner_up is not None:
         second = advice.runner_up
-        names = " + ".join(_counted(second.machines))
-        lines += ["", f"runner-up: {second.parallel} on {names}, {second.why}"]
+        on = " + ".join(_counted(second.machines))
+        lines += ["", f"runner-up: {second.parallel} on {on}, {second.why}"]
     return [*lines, "", *advice.why]
 
 
-def _counted(names: tuple[str, ...]) -> list[str]:
+def _counted(names: Iterable[str]) -> list[str]:
     counts: dict[str, int] = {}
     for name in names:
         counts[name] = counts.get(name, 0) + 1

@@ -171,11 +171,19 @@ def runner_up(question: Question, plans: Sequence[Arrangement]) -> RunnerUp | No
     found = [(plan, question.fleet) for plan in plans[1:]]
     for index in {question.fleet.machines[i].id: i for i in best.used}.values():
         fleet = question.fleet.without(index)
-        if fleet.machines:
+        spare = any(
+            fleet.machines[i].id == question.fleet.machines[index].id
+            for i in range(len(fleet.machines))
+            if len(best.used) <= len(fleet.machines)
+        )
+        if fleet.machines and not (spare and len(best.used) < len(question.fleet.machines)):
             other = msgspec.structs.replace(question, fleet=fleet)
             found += [(plan, fleet) for plan in arrange(other.model, other.cluster, other.wish)]
     if not found:
-        return None
+        many = best_throughput(question.model, question.cluster, question.wish)
+        if many is None or many.used == best.used:
+            return None
+        found = [(many, question.fleet)]
     second, fleet = min(found, key=lambda one: one[0].token_s)
     change = second.decode_tps / best.decode_tps - 1
     words = "as fast" if abs(change) < SAME else f"{abs(change):.0%} "
@@ -259,6 +267,13 @@ def _division(question: Question, best: Arrangement) -> list[str]:
             f"The memory of {n} machines adds up, their speed does not: a token passes one after "
             f"the other, so it is read at the {each} of one machine, not at the sum of all."
         )
+        machines = question.fleet.machines
+        if len({one.id for one in machines}) == 1 and not question.fleet.measured:
+            size, count = machines[0].memory_gb, len(machines)
+            found.append(
+                f"So {count} x {size:g} GB hold what one machine of {count * size:g} GB holds, less "
+                f"what each keeps for itself, and answer no faster than one of them would."
+            )
     else:
         found.append(
             f"{n} machines read their share of each matrix at the same time, and add up their "
@@ -319,9 +334,12 @@ def _help(question: Question, best: Arrangement) -> list[str]:
             question.fleet, machines=question.fleet.machines + question.fleet.machines
         )
         consider(msgspec.structs.replace(question, fleet=doubled), "Twice as many machines")
-    if not found:
-        return ["More machines of the kind would not make one answer faster, faster memory would."]
-    return ["What would help most: " + max(found)[1]]
+    if found:
+        return ["What would help most: " + max(found)[1]]
+    network_s = best.hops_s + sum(stage.syncing_s for stage in best.stages)
+    if network_s > best.token_s / 2:
+        return ["What would help most is a link that answers sooner; more machines would not."]
+    return ["More machines of the kind would not make one answer faster, faster memory would."]
 
 
 def _many(question: Question, best: Arrangement) -> list[str]:
