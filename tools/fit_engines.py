@@ -301,9 +301,8 @@ def table(outcomes: list[Outcome], by: Callable[[Outcome], tuple[str, ...]]) -> 
     lines = []
     for name, errors in sorted(groups.items()):
         label = "  ".join(name)
-        lines.append(
-            f"{label:<72} {len(errors):>4} {quantile(errors, 0.5):>7.1%} {quantile(errors, 0.9):>7.1%}"
-        )
+        middle, most = quantile(errors, 0.5), quantile(errors, 0.9)
+        lines.append(f"{label:<72} {len(errors):>4} {middle:>7.1%} {most:>7.1%}")
     return lines
 
 

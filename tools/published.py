@@ -1,7 +1,7 @@
 """Rows of published measurements as cases that the cost model can be asked about.
 
-A row is left out by one of the rules in `reason_to_leave_out`, which look at what the row says, never
-at how well it is predicted. `docs/planner.md` lists them.
+A row is left out by one of the rules in `reason_to_leave_out`, which look at what the row says,
+never at how well it is predicted. `docs/planner.md` lists them.
 """
 
 from __future__ import annotations

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gangline.errors import DoesNotFit
-from gangline.facts import NodeId, Span
+from gangline.facts import Link, NodeId, Span
 from gangline.plan.shape import ModelCost
 from gangline.plan.solve import (
     GIB,
     LANE_CHOICES,
+    SAME,
     Machine,
     Plan,
     PlanRequest,
@@ -77,6 +79,11 @@ def plan_or_none(model: ModelCost, nodes: list[Machine], request: PlanRequest) -
         return None
 
 
+def pace(plan: Plan) -> float:
+    assert plan.prediction is not None
+    return plan.prediction.decode_tps
+
+
 @settings(max_examples=150, deadline=None)
 @given(models, machines, requests)
 def test_every_plan_is_a_partition_that_fits(
@@ -128,8 +135,10 @@ def test_a_model_that_fits_one_machine_is_never_refused(
     if fits:
         plan = plan_or_none(model, nodes, request)
         assert plan is not None
-        if not request.spread and request.lanes:
-            assert len(plan.stages) == 1
+        if not request.spread and all(node.read_bytes_per_s for node in nodes):
+            asked = msgspec.structs.replace(request, lanes=request.lanes or 1)
+            alone = [plan_spread(model, [node], asked) for node in fits]
+            assert all(pace(plan) >= pace(one) / SAME for one in alone)
 
 
 def test_layers_go_by_bandwidth() -> None:
@@ -156,14 +165,41 @@ def test_an_unmeasured_machine_counts_as_the_average() -> None:
     assert "not measured" in next(stage.why for stage in plan.stages if stage.node == "c")
 
 
-def test_the_fewest_nodes_are_used_and_the_others_are_told_why() -> None:
+def test_the_fastest_nodes_are_used_and_the_others_are_told_why() -> None:
     nodes = [machine("a", speed=1e9), machine("b", speed=100e9), machine("c", excluded="is full")]
     plan = plan_spread(model_of(8), nodes, PlanRequest(NodeId("a")))
-    assert [stage.node for stage in plan.stages] == ["a"]
+    assert [stage.node for stage in plan.stages] == ["b"]
     assert {out.node: out.why for out in plan.left_out} == {
-        "b": "not needed: 1 node holds the model; a further hop would slow each token down",
+        "a": "not needed: 1 node holds the model; a further hop would slow each token down, by "
+        "0.48 ms to it and on, and it reads 1.0 GB/s",
         "c": "is full",
     }
+
+
+def test_of_equal_nodes_the_asked_one_is_the_head() -> None:
+    nodes = [machine("a"), machine("b"), machine("c")]
+    plan = plan_spread(model_of(8), nodes, PlanRequest(NodeId("b")))
+    assert [stage.node for stage in plan.stages] == ["b"]
+
+
+def test_a_machine_behind_a_slow_link_is_left_out() -> None:
+    """Any two hold the model; the pair with the quick link is taken, of slower memory."""
+    model = model_of(30, layer_bytes=GIB // 2, kv_bytes_per_token=0)
+
+    def nodes(rtt_us: float) -> list[Machine]:
+        quick = Link(NodeId("b"), rtt_us=100.0, gbps=10.0)
+        to_c = Link(NodeId("c"), rtt_us=rtt_us, gbps=10.0)
+        return [
+            msgspec.structs.replace(machine("a", gib=10), links=(quick, to_c)),
+            msgspec.structs.replace(machine("b", gib=10, speed=19e9), links=(to_c,)),
+            machine("c", gib=10, speed=22e9),
+        ]
+
+    request = PlanRequest(NodeId("a"), lanes=1)
+    far, near = (plan_spread(model, nodes(rtt_us), request) for rtt_us in (80_000.0, 100.0))
+    assert [stage.node for stage in far.stages] == ["a", "b"]
+    assert "80 ms to it and on" in far.left_out[0].why
+    assert {stage.node for stage in near.stages} == {"a", "c"}
 
 
 def test_another_node_is_the_head_where_the_asked_one_cannot() -> None:

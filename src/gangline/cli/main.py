@@ -60,6 +60,22 @@ COMMANDS = (
         ("gangline chat", 'gangline chat demo "What is 17 + 25?"'),
     ),
     Command(
+        "plan",
+        "Predict what a model does on machines, before anything is bought or downloaded",
+        (
+            'gangline plan llama-3.3-70b --on "m3-ultra-512 x4" --link tb5-rdma',
+            "gangline plan demo",
+        ),
+    ),
+    Command(
+        "shop",
+        "Find machines to buy for a model, or lay some side by side",
+        (
+            "gangline shop gpt-oss-120b --min-tps 20 --budget 5000",
+            "gangline shop --compare m4-max-128 dgx-spark strix-halo-128",
+        ),
+    ),
+    Command(
         "synth",
         "Write a checkpoint with random weights in the shape of a known model",
         ("gangline synth llama-3.2-1b --quant q4 /tmp/llama-3.2-1b-q4",),

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import urlencode
 
 import msgspec
 
 from gangline.cli.common import add_json, add_url, client_of, positive
-from gangline.cli.output import table
-from gangline.errors import NotFound, UsageError
-from gangline.node.stored import describe_folder
+from gangline.cli.load import local_path
+from gangline.cli.output import significant, table
+from gangline.errors import NotFound, ProtocolError, UsageError
 from gangline.facts import ModelId
+from gangline.node.planning import ForecastPlan
+from gangline.node.stored import describe_folder
 from gangline.plan import catalog
 from gangline.plan.advice import Advice, Question, ShapeAt, advise, rate
 from gangline.plan.engines import ENGINES, find_engine
 from gangline.plan.fleet import fleet_of
 from gangline.plan.forecast import Wish
-from gangline.plan.shape import cost_of_config
+from gangline.plan.shape import bits_of, cost_of_config
 
 EXIT_DOES_NOT_FIT = 1
 DEFAULT_CONTEXT = 8192
-PLAN_S = 60.0
 USUAL_BITS = 4.5
 
 
@@ -85,15 +88,21 @@ def _on_cluster(options: argparse.Namespace) -> Advice:
         if getattr(options, name) is not None:
             raise UsageError(
                 f"--{name} is measured on a live cluster",
-                hint=f"name machines to plan for: --on \"m3-ultra-512 x2\" --{name} …",
+                hint=f'name machines to plan for: --on "m3-ultra-512 x2" --{name} …',
                 param=name,
             )
     client = client_of(options)
-    query = {"model": options.model, "prompt": str(options.prompt)}
+    query = {"model": local_path(options.model), "prompt": str(options.prompt)}
     for name in ("context", "lanes"):
         if getattr(options, name) is not None:
             query[name] = str(getattr(options, name))
-    return client.get("/cluster/plan", Advice, query=query)
+    body = client.request("GET", f"/cluster/plan?{urlencode(query)}")
+    forecast = msgspec.json.decode(body, type=ForecastPlan).forecast
+    if forecast is None:
+        raise ProtocolError(
+            f"the node at {client.url} forecasts nothing", hint="run the same version everywhere"
+        )
+    return forecast
 
 
 def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
@@ -106,9 +115,9 @@ def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
             raise UsageError(f"{folder} cannot be run: {stored.model.reason}")
         if bits is not None:
             raise UsageError("the files of a folder have their bits", param="bits")
-        return stored.model.id, lambda _: cost, round(bits_of(cost), 2)
-    if folder.suffix or "/" in name:
-        raise NotFound(f"there is no folder {folder}", hint="give the folder of a model, or its id")
+        return stored.model.id, lambda _: cost, bits_of(cost)
+    if "/" in name or folder.suffix == ".gguf":
+        raise NotFound(f"there is no folder {folder}", hint="give a model's folder or its id")
     model = catalog.model(name)
     if bits is None:
         bits = min(model.bits, key=lambda usual: abs(usual - USUAL_BITS))
@@ -124,16 +133,17 @@ def render(advice: Advice) -> list[str]:
     """The plan as a table, then what to know about it."""
     if not advice.fits:
         return [f"{advice.model} does not fit", "", *advice.why]
-    error = f" ± {advice.decode_tps_error:.0%}" if advice.decode_tps_error else ""
+    error = f" ± {advice.decode_tps_error * 100:.0f} %" if advice.decode_tps_error else ""
     assert advice.decode_tps and advice.prefill_tps and advice.ttft_s and advice.throughput_tps
     rows = [("one answer", f"{rate(advice.decode_tps)} tok/s{error}", "predicted")]
     if advice.lanes > 1:
-        rows.append(
-            (f"{advice.lanes} lanes", f"{rate(advice.throughput_tps)} tok/s", "together")
-        )
+        rows.append((f"{advice.lanes} lanes", f"{rate(advice.throughput_tps)} tok/s", "together"))
     rows.append(
-        ("first token", f"{advice.ttft_s:.2g} s", f"{advice.prompt} tokens of prompt, "
-         f"{rate(advice.prefill_tps)} tok/s")
+        (
+            "first token",
+            f"{significant(advice.ttft_s)} s",
+            f"{advice.prompt} tokens of prompt, {rate(advice.prefill_tps)} tok/s",
+        )
     )
     if advice.watts:
         rows.append(("power", f"{advice.watts:.0f} W", "of the machines in use, busy"))
@@ -148,7 +158,7 @@ def render(advice: Advice) -> list[str]:
             " + ".join(_counted(stage.machines)),
             f"[{stage.layers[0]}, {stage.layers[1]})",
             f"{stage.memory_gb:.1f} GiB",
-            f"{stage.ms_per_token:.2g} ms",
+            f"{significant(stage.ms_per_token)} ms",
         )
         for stage in advice.stages
     ]
@@ -156,15 +166,19 @@ def render(advice: Advice) -> list[str]:
     lines = [title, "", *table(("WHAT", "PREDICTED", "OF"), rows), ""]
     lines += table(("MACHINES", "LAYERS", "MEMORY", "TOKEN"), stages)
     if advice.left_out:
-        lines += ["", *(f"left out: {one.machine} {one.why}" for one in advice.left_out)]
+        names: dict[str, list[str]] = {}
+        for out in advice.left_out:
+            names.setdefault(out.why, []).append(out.machine)
+        lines.append("")
+        lines += [f"left out: {' + '.join(_counted(who))} {why}" for why, who in names.items()]
     if advice.runner_up is not None:
         second = advice.runner_up
-        names = " + ".join(_counted(second.machines))
-        lines += ["", f"runner-up: {second.parallel} on {names}, {second.why}"]
+        on = " + ".join(_counted(second.machines))
+        lines += ["", f"runner-up: {second.parallel} on {on}, {second.why}"]
     return [*lines, "", *advice.why]
 
 
-def _counted(names: tuple[str, ...]) -> list[str]:
+def _counted(names: Iterable[str]) -> list[str]:
     counts: dict[str, int] = {}
     for name in names:
         counts[name] = counts.get(name, 0) + 1

@@ -23,13 +23,14 @@ from gangline.facts import LoadRequest, ModelFacts, ModelId, NodeId, check_backe
 from gangline.node.entry import Door
 from gangline.node.folding import Folding, View, model_facts
 from gangline.node.membership import Membership
-from gangline.node.planning import plan_model
+from gangline.node.planning import ForecastPlan, machines_for, plan_model, with_forecast
 from gangline.node.records import RUNNING, DescribeModel, Done, ModelRecord, UnloadModel
 from gangline.node.residuals import Residuals
 from gangline.node.steward import Steward
 from gangline.node.stored import ModelStore
 from gangline.plan.shape import ModelCost
-from gangline.plan.solve import Plan
+
+USUAL_PROMPT = 512  # tokens, where a question about a plan names none
 
 
 class Models:
@@ -53,12 +54,15 @@ class Models:
         self._residuals = residuals
         self._publish = publish
 
-    async def plan(self, request: LoadRequest) -> Plan:
-        """What `load` would do."""
+    async def plan(self, request: LoadRequest, prompt: int = USUAL_PROMPT) -> ForecastPlan:
+        """What `load` would do, and what to expect of it behind `prompt` tokens."""
         check_backend(request.backend or "auto")
         model, fingerprint, cost = await self._find(request.model)
-        plan = plan_model(self._view(), model, fingerprint, cost, request, self._me)
-        return self._residuals.correct(plan, fingerprint)
+        view = self._view()
+        plan = plan_model(view, model, fingerprint, cost, request, self._me)
+        plan = self._residuals.correct(plan, fingerprint)
+        machines = machines_for(view, model, fingerprint, cost, request)
+        return with_forecast(plan, view, cost, machines, model, prompt)
 
     async def _find(self, name: str) -> tuple[ModelId, str, ModelCost]:
         """Id, fingerprint and cost of a model by its id or its path on this node."""

@@ -26,9 +26,10 @@ from gangline.facts import (
 from gangline.head.requests import Accepted, Finished, Submit, Tokens
 from gangline.node.config import NodeConfig, check_config
 from gangline.node.folding import View, cluster_state, model_facts
+from gangline.node.models import USUAL_PROMPT
+from gangline.node.planning import ForecastPlan
 from gangline.node.runtime import Runtime
 from gangline.node.supervisor import Command, worker_command
-from gangline.plan.solve import Plan
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +100,9 @@ class Node:
 
     # ---- what can be asked
 
-    async def plan(self, request: LoadRequest) -> Plan:
-        """What `load` would do."""
-        return await self._running().models.plan(request)
+    async def plan(self, request: LoadRequest, prompt: int = USUAL_PROMPT) -> ForecastPlan:
+        """What `load` would do, and what to expect of it behind `prompt` tokens."""
+        return await self._running().models.plan(request, prompt)
 
     async def load(self, request: LoadRequest) -> ModelFacts:
         """Begin to load a model; its workers start when this returns."""

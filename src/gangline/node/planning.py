@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gangline.errors import NotFound, UsageError
 from gangline.facts import LoadRequest, ModelId, NodeFacts, NodeId
 from gangline.node.folding import View
-from gangline.plan.shape import ModelCost
-from gangline.plan.solve import Machine, Plan, PlanRequest, plan_spread
+from gangline.plan.advice import Advice, LeftOutAdvice, Question, advise
+from gangline.plan.catalog import LinkType, MachineType
+from gangline.plan.fleet import Fleet
+from gangline.plan.forecast import Wish, arrange_as
+from gangline.plan.shape import ModelCost, bits_of
+from gangline.plan.solve import (
+    GIB,
+    Machine,
+    Plan,
+    PlanRequest,
+    available_bytes,
+    cluster_of,
+    plan_spread,
+)
 
 
 def plan_model(
@@ -18,20 +32,86 @@ def plan_model(
     asked: NodeId,
 ) -> Plan:
     """A plan on the live nodes. Nodes that a request names are all used; DoesNotFit, NotFound."""
-    check_request(request, cost)
-    named = find_nodes(view, request.nodes) if request.nodes is not None else None
-    machines = [
-        machine_of(facts, model, _excluded(facts, model, fingerprint, named))
-        for facts in view.live_facts()
-    ]
+    machines = machines_for(view, model, fingerprint, cost, request)
     if all(machine.excluded for machine in machines):
         reasons = "; ".join(f"{m.node} {m.excluded}" for m in machines)
         raise NotFound(
             f"no live node can run `{model}`: {reasons}",
             hint="start a node that stores it, or name other nodes",
         )
-    spread = request.spread or named is not None
+    spread = request.spread or request.nodes is not None
     return plan_spread(cost, machines, PlanRequest(asked, request.context, request.lanes, spread))
+
+
+def machines_for(
+    view: View, model: ModelId, fingerprint: str, cost: ModelCost, request: LoadRequest
+) -> list[Machine]:
+    """The live nodes for the planner, with why some cannot take part; UsageError, NotFound."""
+    check_request(request, cost)
+    named = find_nodes(view, request.nodes) if request.nodes is not None else None
+    return [
+        machine_of(facts, model, _excluded(facts, model, fingerprint, named))
+        for facts in view.live_facts()
+    ]
+
+
+class ForecastPlan(Plan, frozen=True):
+    """The body of `GET /cluster/plan`: the plan, and what to expect of it."""
+
+    forecast: Advice | None = None
+
+
+def with_forecast(
+    plan: Plan, view: View, cost: ModelCost, machines: list[Machine], model: ModelId, prompt: int
+) -> ForecastPlan:
+    """A plan and what is to be expected of it, behind a prompt of `prompt` tokens."""
+    order = [stage.node for stage in plan.stages]
+    usable = [machine for machine in machines if not machine.excluded]
+    usable.sort(key=lambda m: order.index(m.node) if m.node in order else len(order))
+    cluster = cluster_of(usable)
+    spans = [(stage.span.start, stage.span.end) for stage in plan.stages]
+    wish = Wish(plan.context, plan.lanes, max(1, min(prompt, plan.context)), "pipeline")
+    fleet = Fleet(
+        machines=tuple(_as_sold(machine, view.name(machine.node)) for machine in usable),
+        link=MEASURED_LINK,
+        measured=tuple(member.rates for member in cluster.members),
+        ways=tuple(
+            tuple(cluster.link(a, b) if a != b else MEASURED_LINK for b in range(len(usable)))
+            for a in range(len(usable))
+        ),
+    )
+    question = Question(model, lambda _: cost, bits_of(cost), fleet, "ours", wish)
+    forecast = advise(question, arrange_as(cost, cluster, spans, wish))
+    excluded = [LeftOutAdvice(view.name(m.node), m.excluded) for m in machines if m.excluded]
+    if plan.prediction is not None:  # corrected by what was measured before
+        forecast = msgspec.structs.replace(
+            forecast,
+            decode_tps=round(plan.prediction.decode_tps, 3),
+            decode_tps_error=plan.prediction.error,
+            left_out=(*forecast.left_out, *excluded),
+        )
+    return ForecastPlan(**msgspec.structs.asdict(plan), forecast=forecast)
+
+
+MEASURED_LINK = LinkType(
+    id="measured", name="measured", kind="ethernet", gbps=1.0, rtt_us=0.0, per_message_us=0.0,
+    source="between the nodes",
+)  # fmt: skip
+
+
+def _as_sold(machine: Machine, name: str) -> MachineType:
+    """A live node in the terms of the catalogue: what it can give, and nothing of its price."""
+    return MachineType(
+        id=name,
+        name=name,
+        vendor="",
+        kind="cpu",
+        chip="",
+        memory_gb=available_bytes(machine) / GIB,
+        usable_fraction=1.0,
+        memory_gbps=(machine.read_bytes_per_s or 0.0) / 1e9,
+        source="measured",
+    )
 
 
 def check_request(request: LoadRequest, cost: ModelCost) -> None:
@@ -70,6 +150,9 @@ def machine_of(facts: NodeFacts, model: ModelId, excluded: str) -> Machine:
         free_bytes=min(hardware.memory_bytes, hardware.free_bytes + held),
         read_bytes_per_s=hardware.read_bytes_per_s,
         excluded=excluded,
+        operations_per_s=hardware.operations_per_s,
+        layer_s=hardware.layer_s,
+        links=facts.links,
     )
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import msgspec
 
 from gangline.checkpoint.config import CONFIG_NAME
+from gangline.checkpoint.contents import read_contents
 from gangline.checkpoint.describe import Description, describe
 from gangline.checkpoint.gguf import SUFFIX, is_first_file, model_name
 from gangline.errors import GanglineError, NotFound, UsageError
 from gangline.facts import ModelId, StoredModel
 from gangline.paths import demo_model
-from gangline.plan.shape import ModelCost
+from gangline.plan.shape import ModelCost, with_layers
 
 DEMO = ModelId("demo")
 
@@ -136,7 +137,7 @@ def cost_of(description: Description) -> ModelCost | None:
     shape = description.shape
     if shape is None:
         return None
-    return ModelCost(
+    cost = ModelCost(
         layer_bytes=description.layer_bytes,
         embedding_bytes=description.embedding_bytes,
         output_bytes=0 if shape.tied else description.output_bytes,
@@ -144,3 +145,4 @@ def cost_of(description: Description) -> ModelCost | None:
         hidden_size=shape.hidden,
         max_context=shape.context,
     )
+    return with_layers(cost, read_contents(Path(description.path)).config)

@@ -22,6 +22,7 @@ from gangline.plan.forecast import (
 from gangline.plan.shape import ModelCost
 
 GIB = 1 << 30
+SAME = 0.005  # speeds that differ by less are the same
 WORTH = 1.1  # a change is mentioned if it makes answers at least so much faster
 KWH_USD = 0.15  # of electricity
 YEARS = 3  # over which a price is spread, always running
@@ -101,10 +102,10 @@ class Question(msgspec.Struct, frozen=True):
         return self.fleet.cluster(self.engine, self.bits)
 
 
-def advise(question: Question) -> Advice:
-    """The best plan for single answers, and what to know about it."""
+def advise(question: Question, given: Arrangement | None = None) -> Advice:
+    """What to know about the best plan for single answers, or about a given one."""
     model, cluster, wish = question.model, question.cluster, question.wish
-    plans = arrange(model, cluster, wish)
+    plans = [given] if given is not None else arrange(model, cluster, wish)
     base = Advice(
         model=question.name,
         engine=question.engine,
@@ -138,7 +139,7 @@ def advise(question: Question) -> Advice:
         usd_per_million_tokens=running_cost(best.lanes_tps, watts, price),
         stages=stages_of(best, [one.name for one in cluster.members]),
         left_out=tuple(left_out(question, best)),
-        runner_up=runner_up(plans, [one.name for one in cluster.members]),
+        runner_up=runner_up(question, plans),
         why=tuple(reasons(question, plans)),
     )
 
@@ -164,17 +165,35 @@ def running_cost(tps: float, watts: float | None, price: float | None) -> float 
     return round(hourly / (tps * 3600) * 1e6, 3)
 
 
-def runner_up(plans: Sequence[Arrangement], names: Sequence[str]) -> RunnerUp | None:
-    """The second plan, and how far behind it is."""
-    if len(plans) < 2:
-        return None
-    second = plans[1]
-    behind = 1 - second.decode_tps / plans[0].decode_tps
+def runner_up(question: Question, plans: Sequence[Arrangement]) -> RunnerUp | None:
+    """The next best plan: of another kind, or without one of the machines."""
+    best = plans[0]
+    found = [(plan, question.fleet) for plan in plans[1:]]
+    for index in {question.fleet.machines[i].id: i for i in best.used}.values():
+        fleet = question.fleet.without(index)
+        spare = any(
+            fleet.machines[i].id == question.fleet.machines[index].id
+            for i in range(len(fleet.machines))
+            if len(best.used) <= len(fleet.machines)
+        )
+        if fleet.machines and not (spare and len(best.used) < len(question.fleet.machines)):
+            other = msgspec.structs.replace(question, fleet=fleet)
+            found += [(plan, fleet) for plan in arrange(other.model, other.cluster, other.wish)]
+    if not found:
+        many = best_throughput(question.model, question.cluster, question.wish)
+        if many is None or many.used == best.used:
+            return None
+        found = [(many, question.fleet)]
+    second, fleet = min(found, key=lambda one: one[0].token_s)
+    change = second.decode_tps / best.decode_tps - 1
+    words = "as fast" if abs(change) < SAME else f"{abs(change):.0%} "
+    if words != "as fast":
+        words += "fewer tokens a second" if change < 0 else "more, but not what was asked for"
     return RunnerUp(
         parallel=second.parallel,
-        machines=tuple(names[i] for i in second.used),
+        machines=tuple(fleet.machines[i].id for i in second.used),
         decode_tps=round(second.decode_tps, 3),
-        why=f"{behind:.0%} fewer tokens a second than {plans[0].parallel}",
+        why=words,
     )
 
 
@@ -201,7 +220,8 @@ def slower_with(question: Question, best: Arrangement, index: int) -> str:
     cluster = question.cluster
     rates = cluster.members[index].rates
     slowest = min(cluster.members[i].rates.bytes_per_s for i in best.used)
-    hop_ms = 1e3 * (question.fleet.link.rtt_us / 2 + cluster.engine.hop_us) * 1e-6
+    way = cluster.link(best.used[-1], index)
+    hop_ms = 1e-3 * (way.rtt_us / 2 + cluster.engine.hop_us)
     speed = f"reads {rates.bytes_per_s / 1e9:.3g} GB/s, those in use {slowest / 1e9:.3g} or more"
     return f"would slow each token down: {speed}, and each further hop takes {hop_ms:.2g} ms"
 
@@ -224,9 +244,10 @@ def reasons(question: Question, plans: Sequence[Arrangement]) -> list[str]:
     found += _many(question, best)
     fit = published_fit().errors[question.engine]
     error = fit.decode if len(best.used) == 1 else fit.cluster
+    base = "what was measured of the machines" if question.fleet.measured else "specifications"
     found.append(
-        f"Predicted from specifications, not measured: four of five published measurements lie "
-        f"within {error:.0%} of such a prediction."
+        f"Predicted from {base}: four of five published measurements lie within {error:.0%} of "
+        "such a prediction."
     )
     return found
 
@@ -246,6 +267,13 @@ def _division(question: Question, best: Arrangement) -> list[str]:
             f"The memory of {n} machines adds up, their speed does not: a token passes one after "
             f"the other, so it is read at the {each} of one machine, not at the sum of all."
         )
+        machines = question.fleet.machines
+        if len({one.id for one in machines}) == 1 and not question.fleet.measured:
+            size, count = machines[0].memory_gb, len(machines)
+            found.append(
+                f"So {count} x {size:g} GB hold what one machine of {count * size:g} GB holds, less "
+                f"what each keeps for itself, and answer no faster than one of them would."
+            )
     else:
         found.append(
             f"{n} machines read their share of each matrix at the same time, and add up their "
@@ -306,9 +334,12 @@ def _help(question: Question, best: Arrangement) -> list[str]:
             question.fleet, machines=question.fleet.machines + question.fleet.machines
         )
         consider(msgspec.structs.replace(question, fleet=doubled), "Twice as many machines")
-    if not found:
-        return ["More machines of the kind would not make one answer faster, faster memory would."]
-    return ["What would help most: " + max(found)[1]]
+    if found:
+        return ["What would help most: " + max(found)[1]]
+    network_s = best.hops_s + sum(stage.syncing_s for stage in best.stages)
+    if network_s > best.token_s / 2:
+        return ["What would help most is a link that answers sooner; more machines would not."]
+    return ["More machines of the kind would not make one answer faster, faster memory would."]
 
 
 def _many(question: Question, best: Arrangement) -> list[str]:

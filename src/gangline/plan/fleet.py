@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from gangline.errors import UsageError
 from gangline.plan import catalog
 from gangline.plan.catalog import LinkType, MachineType
-from gangline.plan.engines import Engine, Fit, published_fit, rates_of
+from gangline.plan.engines import Engine, Fit, Rates, published_fit, rates_of
 from gangline.plan.forecast import Cluster, Member
+
+T = TypeVar("T")
 
 MAX_MACHINES = 64
 DEFAULT_LINK = "1gbe"  # what any two computers have
@@ -26,6 +29,8 @@ class Fleet(msgspec.Struct, frozen=True):
 
     machines: tuple[MachineType, ...]
     link: LinkType
+    measured: tuple[Rates, ...] = ()  # of each machine, where they are not from the catalogue
+    ways: tuple[tuple[LinkType, ...], ...] = ()  # from each to each, where they were measured
 
     @property
     def name(self) -> str:
@@ -38,11 +43,24 @@ class Fleet(msgspec.Struct, frozen=True):
     def cluster(self, engine: Engine, bits: float, fit: Fit | None = None) -> Cluster:
         """The machines with what `engine` reaches on them at `bits` per weight."""
         fit = fit or published_fit()
-        members = tuple(
-            Member(one.id, one.id, one.usable_bytes, rates_of(one, engine, bits, fit))
-            for one in self.machines
-        )
-        return Cluster(members, lambda a, b: self.link, fit.engines[engine])
+        members = []
+        for i, one in enumerate(self.machines):
+            rates = self.measured[i] if self.measured else rates_of(one, engine, bits, fit)
+            members.append(Member(one.id, one.id, one.usable_bytes, rates))
+        return Cluster(tuple(members), self.way, fit.engines[engine])
+
+    def without(self, index: int) -> Fleet:
+        """The same with one machine less."""
+
+        def others(rows: tuple[T, ...]) -> tuple[T, ...]:
+            return rows[:index] + rows[index + 1 :]
+
+        ways = tuple(others(row) for row in others(self.ways))
+        return Fleet(others(self.machines), self.link, others(self.measured), ways)
+
+    def way(self, start: int, end: int) -> LinkType:
+        """The link from a machine to another one."""
+        return self.ways[start][end] if self.ways else self.link
 
 
 def fleet_of(on: Sequence[str], link: str | None) -> Fleet:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -33,7 +34,9 @@ from gangline.plan.shape import LayerCost, ModelCost
 
 Parallel = Literal["auto", "pipeline", "tensor"]
 GROUP_SIZES = (1, 2, 4, 8, 16)  # machines that share a matrix: heads divide by these
-WORKER_BYTES = 160 << 20  # interpreter, libraries and step buffers of a worker, measured 90..140 MiB
+WORKER_BYTES = (
+    160 << 20
+)  # interpreter, libraries and step buffers of a worker, measured 90..140 MiB
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -147,6 +150,15 @@ def replicas_tps(model: ModelCost, cluster: Cluster, wish: Wish) -> tuple[int, f
     return min(len(alone), wish.lanes), total
 
 
+def arrange_as(
+    model: ModelCost, cluster: Cluster, spans: Sequence[tuple[int, int]], wish: Wish
+) -> Arrangement:
+    """The times of a given plan: the first machines of the cluster, in order, run these spans."""
+    singles: Groups = tuple((i,) for i in range(len(spans)))
+    route = Route(tuple(range(len(spans))), tuple(end for _, end in spans), 0.0)
+    return timed(model, cluster, singles, route, wish)
+
+
 def groupings(cluster: Cluster, parallel: Parallel) -> list[Groups]:
     """Ways to see machines as devices: each alone, or like ones in groups that share matrices."""
     singles: Groups = tuple((i,) for i in range(len(cluster.members)))
@@ -203,7 +215,7 @@ def _device(
         layer_bytes=[sizes[layer] for layer in costs],
         head_s=_slowest(head_work(model, step), 1, cluster, group),
         head_bytes=math.ceil(model.head_bytes / n),
-        capacity=capacity,
+        capacity=max(0, capacity),
     )
 
 
@@ -225,9 +237,7 @@ def _layer_seconds(
     return alone + _sync_seconds(model, cluster, group, step)
 
 
-def _sync_seconds(
-    model: ModelCost, cluster: Cluster, group: tuple[int, ...], step: Step
-) -> float:
+def _sync_seconds(model: ModelCost, cluster: Cluster, group: tuple[int, ...], step: Step) -> float:
     """All-reduces of one layer; the slowest link of the group sets the pace."""
     n = len(group)
     if n == 1:
@@ -355,8 +365,7 @@ def _prompt_seconds(
 
 
 def _is_bus(cluster: Cluster, stages: Sequence[StageForecast]) -> bool:
-    pairs: Iterable[tuple[StageForecast, StageForecast]] = zip(stages, stages[1:], strict=False)
-    kinds = {cluster.link(a.members[0], b.members[0]).kind for a, b in pairs}
+    kinds = {cluster.link(a.members[0], b.members[0]).kind for a, b in pairwise(stages)}
     return kinds == {"bus"}
 
 
@@ -376,10 +385,14 @@ def _lanes_tps(
         hops = _hops(model, cluster, stages, step)
         wire = hidden_bytes(model, step) * 8
         pairs = zip(stages, (*stages[1:], stages[0]), strict=True)
-        busy = max(
-            (wire / (cluster.link(a.members[0], b.members[0]).gbps * 1e9) for a, b in pairs),
-            default=0.0,
-        ) if len(stages) > 1 else 0.0
+        busy = (
+            max(
+                (wire / (cluster.link(a.members[0], b.members[0]).gbps * 1e9) for a, b in pairs),
+                default=0.0,
+            )
+            if len(stages) > 1
+            else 0.0
+        )
         around = max(sum(times) + sum(hops), in_flight * max((*times, busy)))
         best = max(best, wish.lanes / around)
     return best

@@ -4,10 +4,11 @@ A *device* is a machine, or a group of machines that share every matrix. It is d
 seconds and the bytes of each layer on it; `hops[i][j]` are the seconds from device i to device j.
 
 Latency is a sum over layers and hops, so that the least time at which a set of devices, the last of
-which is known, covers the first layers can be computed from smaller sets (Held and Karp, 1962, with
-the layer as a third coordinate). For `n` devices and `L` layers that takes n * 2^n * n * L steps at
-most; devices that cannot be told apart are tried in one order, and what cannot beat the best plan so
-far is dropped. Above EXACT devices the order is fixed, fastest first, and devices may be skipped.
+which is known, covers the first layers can be computed from smaller sets (Held and Karp, 1962,
+with the layer as a third coordinate). For `n` devices and `L` layers that takes n * 2^n * n * L
+steps at most; devices that cannot be told apart are tried in one order, and what cannot beat the
+best plan so far is dropped. Above EXACT devices the order is fixed, fastest first, and devices may
+be skipped.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Device(NamedTuple):
     layer_bytes: Sequence[int]  # weights and cache; on each machine, where several share
     head_s: float
     head_bytes: int
-    capacity: int  # bytes that layers, and on the first device the head's, may take
+    capacity: int  # 0 or more: bytes that layers, and on the first device the head's, may take
 
 
 class Route(NamedTuple):
@@ -325,31 +326,34 @@ def least_bottleneck(devices: Sequence[Device]) -> Route | None:
         return None
     sums = [_Sums(device) for device in devices]
     ranked = sorted(range(len(devices)), key=lambda i: sums[i].seconds[-1])
-    low, high = 0.0, max(one.seconds[-1] + one.device.head_s for one in sums)
-    best = _cover(sums, ranked, high)
+    best = _cover(sums, ranked, INF)
     if best is None:
         return None
+    low, high = 0.0, _slowest_stage(sums, best)
     while high - low > 0.002 * high:
         middle = (low + high) / 2
         found = _cover(sums, ranked, middle)
         if found is None:
             low = middle
         else:
-            best, high = found, middle
-    order, ends = best
-    slowest = 0.0
-    start = 0
-    for i, (device, end) in enumerate(zip(order, ends, strict=True)):
+            best, high = found, _slowest_stage(sums, found)
+    return Route(*best, high)
+
+
+_Cut = tuple[tuple[int, ...], tuple[int, ...]]  # devices in order, and where each one ends
+
+
+def _slowest_stage(sums: list[_Sums], cut: _Cut) -> float:
+    slowest, start = 0.0, 0
+    for i, (device, end) in enumerate(zip(*cut, strict=True)):
         one = sums[device]
         head_s = one.device.head_s if i == 0 else 0.0
         slowest = max(slowest, head_s + one.seconds[end] - one.seconds[start])
         start = end
-    return Route(order, ends, slowest)
+    return slowest
 
 
-def _cover(
-    sums: list[_Sums], ranked: list[int], limit: float
-) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def _cover(sums: list[_Sums], ranked: list[int], limit: float) -> _Cut | None:
     """Devices and ends that cover all layers with no stage above `limit` seconds."""
     n_layers = sums[0].n_layers
     for head in ranked:
@@ -364,8 +368,7 @@ def _cover(
             else _cover_in_any(sums, head, begin, limit)
         )
         if found is not None:
-            order, ends = found
-            assert ends[-1] == n_layers
+            assert found[1][-1] == n_layers
             return found
     return None
 
@@ -377,9 +380,7 @@ def _further(one: _Sums, start: int, limit: float) -> int:
     return min(by_time, by_memory)
 
 
-def _cover_in_any(
-    sums: list[_Sums], head: int, begin: int, limit: float
-) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def _cover_in_any(sums: list[_Sums], head: int, begin: int, limit: float) -> _Cut | None:
     n, n_layers = len(sums), sums[0].n_layers
     reached: dict[int, tuple[int, int]] = {1 << head: (begin, head)}  # set -> (layers, last device)
     goal = 1 << head if begin >= n_layers else 0
@@ -410,9 +411,7 @@ def _cover_in_any(
     return tuple(reversed(order)), tuple(reversed(ends))
 
 
-def _cover_in_order(
-    sums: list[_Sums], order: list[int], begin: int, limit: float
-) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def _cover_in_order(sums: list[_Sums], order: list[int], begin: int, limit: float) -> _Cut | None:
     stages, ends = [order[0]], [begin]
     for device in order[1:]:
         if ends[-1] >= sums[0].n_layers:

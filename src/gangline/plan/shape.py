@@ -21,8 +21,8 @@ MXFP4_BITS = 4.25  # four bits and an eight-bit scale for each 32 weights (OCP M
 KEPT_BITS = 8.5  # what quantizers keep a model's other matrices in where its experts are MXFP4
 NORM_WEIGHTS_PER_HIDDEN = 2  # two norms a layer, small next to everything else
 
-# From 32 rows of gpt-oss-120b in one step on a DGX Spark, which read as many experts as 13 independent
-# rows would (ggml-org/llama.cpp benches/dgx-spark.md @4c7e989).
+# From 32 rows of gpt-oss-120b in one step on a DGX Spark, which read as many experts as 13
+# independent rows would (ggml-org/llama.cpp benches/dgx-spark.md @4c7e989).
 ALIKE = 0.75
 
 # Kernels that a graph launches for a layer's parts, counted in the usual decoders: norm, residual,
@@ -50,6 +50,7 @@ class LayerCost(msgspec.Struct, frozen=True, array_like=True):
     operations: int = 14
     expert_flops: int = 0  # of one row in one expert
     cache_parts: int = 1  # machines that can share the cache: one for each key head
+    keeps_all: bool = False  # the engine keeps room for the whole context behind a window too
 
     @property
     def weight_bytes(self) -> int:
@@ -68,7 +69,7 @@ class LayerCost(msgspec.Struct, frozen=True, array_like=True):
         """
         if not self.n_experts:
             return 0.0
-        untouched = (1 - self.n_active / self.n_experts) ** (lanes**ALIKE)
+        untouched: float = (1 - self.n_active / self.n_experts) ** (lanes**ALIKE)
         return self.n_experts * (1 - untouched)
 
     def cached_tokens(self, depth: float) -> float:
@@ -77,7 +78,7 @@ class LayerCost(msgspec.Struct, frozen=True, array_like=True):
 
     def cache_bytes(self, context: int) -> int:
         """What one lane of `context` tokens keeps in this layer."""
-        tokens = min(context, self.window) if self.window else context
+        tokens = min(context, self.window) if self.window and not self.keeps_all else context
         return self.cache_bytes_per_token * tokens + self.state_bytes
 
 
@@ -157,19 +158,45 @@ def cost_of_config(config: Mapping[str, Any], bits: float) -> ModelCost:
     )
 
 
-def layers_of_config(config: Mapping[str, Any], layer_bytes: tuple[int, ...]) -> list[LayerCost]:
-    """The layers of a model whose files say how large each is; empty where they disagree."""
-    fields = Fields(config)
-    elements = elements_of(fields)
-    if len(elements) != len(layer_bytes):
-        return []
+def with_layers(cost: ModelCost, config: Mapping[str, Any]) -> ModelCost:
+    """The cost of files whose sizes are known, with the work of each layer from their config.
+
+    Caches are as large as the engine that reads the files makes them. Unchanged where the config
+    says nothing that fits the files.
+    """
+    try:
+        fields = Fields(config)
+        elements = elements_of(fields)
+    except UsageError:
+        return cost
+    if len(elements) != cost.n_layers or not all(part.weights for part in elements):
+        return cost
     layers = []
-    for part, n_bytes in zip(elements, layer_bytes, strict=True):
+    for part, n_bytes in zip(elements, cost.layer_bytes, strict=True):
         bits = 8 * n_bytes / part.weights
         layer = part.cost(bits, bits, fields)
-        rest = n_bytes - layer.n_experts * layer.expert_bytes
-        layers.append(msgspec.structs.replace(layer, shared_bytes=rest))
-    return layers
+        layers.append(
+            msgspec.structs.replace(
+                layer,
+                shared_bytes=max(0, n_bytes - layer.n_experts * layer.expert_bytes),
+                cache_bytes_per_token=cost.kv_bytes_per_token,
+                keeps_all=True,
+            )
+        )
+    return msgspec.structs.replace(
+        cost, layers=tuple(layers), output_flops=2 * fields.hidden * fields.vocab
+    )
+
+
+def bits_of(cost: ModelCost) -> float:
+    """Average bits per weight, from the arithmetic that the layers ask for; 4.5 if unknown."""
+    if not cost.layers:
+        return 4.5
+    weights = sum(
+        layer.flops_per_token / 2 + (layer.n_experts - layer.n_active) * layer.expert_flops / 2
+        for layer in cost.layers
+    )
+    return round(8 * sum(cost.layer_bytes) / max(weights, 1), 2)
 
 
 def active_weights(config: Mapping[str, Any]) -> tuple[int, int]:
@@ -372,9 +399,7 @@ def _feed_forward(fields: Fields, kind: str, layer: int) -> tuple[int, int, int,
     shared_width = fields.first(
         "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"
     ) or expert_width * fields.first("n_shared_experts", "num_shared_experts")
-    if fields.text.get(
-        "intermediate_size_mlp"
-    ):  # Llama 4 has one shared expert and no field for it
+    if fields.text.get("intermediate_size_mlp"):  # Llama 4: one shared expert, no field
         shared_width = width
     latent = fields.first("moe_latent_size") or hidden
     shared = matrices * hidden * shared_width + hidden * n_experts

@@ -1,9 +1,9 @@
 """Which node runs which layers: a pure function of the facts, with its reasons.
 
-Layers are cut into contiguous spans in proportion to measured memory bandwidth, bounded by memory:
-of all cuts that fit, the one with the least sum of (bytes read per token)^2 / bandwidth, whose
-minimum without bounds is exactly the proportional share. Hops are not weighed yet; a planner that
-does so replaces `plan_spread` behind the same types.
+A load takes the plan whose single answer is fastest, hops included: a machine that would slow it
+down is left out, and told why. `spread` takes every machine that can hold a layer, and cuts layers
+in proportion to measured memory bandwidth, bounded by memory: of all cuts that fit, the one with
+the least sum of (bytes read per token)^2 / bandwidth.
 
 Memory of a stage = weights + keys and values for context x lanes + a worker's own needs; a reserve
 stays free for the operating system.
@@ -13,20 +13,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import msgspec
 
 from gangline.errors import DoesNotFit
-from gangline.facts import LeftOut, NodeId, Prediction, Role, Span, Stage
-from gangline.plan.shape import ModelCost
+from gangline.facts import LeftOut, Link, NodeId, Prediction, Role, Span, Stage
+from gangline.plan.catalog import LinkType
+from gangline.plan.engines import EngineFit, Rates, published_fit
+from gangline.plan.forecast import (
+    WORKER_BYTES,
+    Arrangement,
+    Cluster,
+    Member,
+    Wish,
+    arrange,
+    arrange_as,
+)
+from gangline.plan.shape import OPERATIONS, ModelCost
 
 GIB = 1 << 30
-WORKER_BYTES = (
-    160 << 20
-)  # interpreter, libraries and step buffers of a worker, measured 90..140 MiB
 RESERVE_FRACTION = 0.05  # of a machine's memory, left to its operating system
 RESERVE_MIN_BYTES = 256 << 20
 DEFAULT_CONTEXT = 4096  # tokens, where the request names none and the model allows it
+UNMEASURED_BYTES_PER_S = 10e9  # where no node was measured, their order is all that counts
+UNMEASURED_GBPS, UNMEASURED_RTT_US = 0.9, 300.0  # of a link: a common network
+SAME = 1.02  # times that differ by less are the same
 LANE_CHOICES = (32, 16, 8, 4, 2, 1)  # tried in this order where the request names none
 
 
@@ -38,6 +51,9 @@ class Machine(msgspec.Struct, frozen=True):
     free_bytes: int
     read_bytes_per_s: float | None = None  # None: not measured
     excluded: str = ""  # why it cannot take part: "does not store the model"
+    operations_per_s: float | None = None  # of a prompt's rows, measured
+    layer_s: float | None = None  # what a layer takes whatever its size, measured
+    links: tuple[Link, ...] = ()  # from this node, as far as they were measured
 
 
 class PlanRequest(msgspec.Struct, frozen=True):
@@ -46,7 +62,7 @@ class PlanRequest(msgspec.Struct, frozen=True):
     asked: NodeId  # the node that was asked; it becomes the head if it can
     context: int | None = None  # tokens per lane
     lanes: int | None = None
-    spread: bool = False  # True: every machine that can; False: the fewest that fit
+    spread: bool = False  # True: every machine that can; False: those that make it fastest
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -66,18 +82,26 @@ def plan_spread(model: ModelCost, machines: Iterable[Machine], request: PlanRequ
     usable = [machine for machine in known if not machine.excluded]
     excluded = [LeftOut(machine.node, machine.excluded) for machine in known if machine.excluded]
     context = request.context or min(model.max_context, DEFAULT_CONTEXT)
-    for lanes in (request.lanes,) if request.lanes else LANE_CHOICES:
-        sizes = Sizes(model, context, lanes)
-        chosen = (
-            _most(sizes, usable, request) if request.spread else _fewest(sizes, usable, request)
+    if request.spread:
+        chosen = _spread(model, usable, request, context)
+    else:
+        chosen = _fastest(model, usable, request, context)
+    if chosen is not None:
+        sizes, order, spans, left_out, why = chosen
+        stages = tuple(
+            Stage(machine.node, _role(i), span, sizes.explain(machine, span, i == 0))
+            for i, (machine, span) in enumerate(zip(order, spans, strict=True))
         )
-        if chosen is not None:
-            order, spans, left_out, why = chosen
-            stages = tuple(
-                Stage(machine.node, _role(i), span, sizes.explain(machine, span, i == 0))
-                for i, (machine, span) in enumerate(zip(order, spans, strict=True))
-            )
-            return Plan(stages, tuple(excluded + left_out), context, lanes, why)
+        known_order = [*order, *(machine for machine in usable if machine not in order)]
+        timed = arrange_as(
+            model, cluster_of(known_order), [(s.start, s.end) for s in spans], Wish(context)
+        )
+        error = published_fit().errors["ours"]
+        prediction = Prediction(
+            decode_tps=timed.decode_tps, error=error.decode if len(order) == 1 else error.cluster
+        )
+        left = tuple(excluded + left_out)
+        return Plan(stages, left, context, sizes.lanes, why, prediction)
     least = Sizes(model, context, request.lanes or LANE_CHOICES[-1])
     raise _does_not_fit(least, usable, excluded)
 
@@ -89,16 +113,18 @@ class Sizes:
         self.model = model
         self.context = context
         self.lanes = lanes
-        self.cache_bytes_per_layer = model.kv_bytes_per_token * context * lanes
         self._sums = [0]
-        for n_bytes in model.layer_bytes:
+        self._caches = [0]
+        for n_bytes, layer in zip(model.layer_bytes, model.layer_costs, strict=True):
             self._sums.append(self._sums[-1] + n_bytes)
+            self._caches.append(self._caches[-1] + lanes * layer.cache_bytes(context))
 
     def needed(self, span: Span, is_head: bool) -> int:
         """Memory of a stage, in bytes."""
         weights = self._sums[span.end] - self._sums[span.start]
         head = self.model.head_bytes if is_head else 0
-        return weights + head + len(span) * self.cache_bytes_per_layer + WORKER_BYTES
+        cache = self._caches[span.end] - self._caches[span.start]
+        return weights + head + cache + WORKER_BYTES
 
     def read_per_token(self, span: Span, is_head: bool) -> int:
         """Weights that a stage reads for each token, in bytes."""
@@ -130,7 +156,12 @@ def available_bytes(machine: Machine) -> int:
     return max(0, machine.free_bytes - reserve)
 
 
-_Choice = tuple[list[Machine], list[Span], list[LeftOut], str]
+class _Choice(NamedTuple):
+    sizes: Sizes
+    order: list[Machine]
+    spans: list[Span]
+    left_out: list[LeftOut]
+    why: str
 
 
 def _role(index: int) -> Role:
@@ -153,20 +184,130 @@ def _ranked(machines: Sequence[Machine], asked: NodeId) -> list[Machine]:
     )
 
 
-def _fewest(sizes: Sizes, usable: list[Machine], request: PlanRequest) -> _Choice | None:
-    """The fewest machines that hold the model: every hop that is spared makes a token faster."""
+def cluster_of(machines: Sequence[Machine]) -> Cluster:
+    """Live nodes for the cost model; what was not measured is the average of the others."""
+    speeds = [machine.read_bytes_per_s for machine in machines if machine.read_bytes_per_s]
+    default = sum(speeds) / len(speeds) if speeds else UNMEASURED_BYTES_PER_S
+    members = tuple(
+        Member(machine.node, machine.node, available_bytes(machine), _rates(machine, default))
+        for machine in machines
+    )
+    ways = {(a.node, b.node): _way(a, b) for a in machines for b in machines if a is not b}
+
+    def link(start: int, end: int) -> LinkType:
+        return ways[machines[start].node, machines[end].node]
+
+    return Cluster(members, link, engine_of_ours())
+
+
+def engine_of_ours() -> EngineFit:
+    """What this engine pays for several machines."""
+    return published_fit().engines["ours"]
+
+
+def _rates(machine: Machine, default_bytes_per_s: float) -> Rates:
+    """What was measured of a node with our own kernels."""
+    reads = machine.read_bytes_per_s or default_bytes_per_s
+    rate = machine.operations_per_s or math.inf
+    return Rates(
+        bytes_per_s=reads,
+        cache_bytes_per_s=reads,
+        expert_bytes_per_s=reads,
+        flops_per_s=rate,
+        expert_flops_per_s=rate,
+        attention_flops_per_s=rate,
+        operation_s=(machine.layer_s or 0.0) / (OPERATIONS["attention"] + OPERATIONS["dense"]),
+    )
+
+
+def _way(start: Machine, end: Machine) -> LinkType:
+    """The measured path from a node to another one; measured backwards if need be."""
+    forth = next((link for link in start.links if link.to == end.node), None)
+    back = next((link for link in end.links if link.to == start.node), None)
+    rtts = [link.rtt_us for link in (forth, back) if link is not None and link.rtt_us is not None]
+    speeds = [link.gbps for link in (forth, back) if link is not None and link.gbps]
+    kind = forth.kind if forth is not None else None
+    return LinkType(
+        id=f"{start.node}-{end.node}",
+        name="measured" if forth else "not measured",
+        kind="wifi" if kind == "wifi" else "thunderbolt" if kind == "thunderbolt" else "ethernet",
+        gbps=speeds[0] if speeds else UNMEASURED_GBPS,
+        rtt_us=rtts[0] if rtts else UNMEASURED_RTT_US,
+        per_message_us=0.0,
+        source="measured between the nodes",
+    )
+
+
+def _fastest(
+    model: ModelCost, usable: list[Machine], request: PlanRequest, context: int
+) -> _Choice | None:
+    """The machines and spans whose single answer is fastest.
+
+    Where the request names no lanes, as many as leave it that fast: cache for more lanes may need
+    more machines, and a further hop slows each answer down.
+    """
     ranked = _ranked(usable, request.asked)
-    by_memory = sorted(ranked, key=lambda machine: -available_bytes(machine))
-    for count in range(1, min(len(ranked), sizes.model.n_layers) + 1):
-        for head in ranked:
-            others = [machine for machine in by_memory if machine is not head][: count - 1]
-            order = [head, *sorted(others, key=ranked.index)]
-            spans = _cut(sizes, order)
-            if spans is not None:
-                nodes = "1 node holds" if count == 1 else f"{count} nodes hold"
-                why = f"{nodes} the model; a further hop would slow each token down"
-                left_out = [LeftOut(m.node, f"not needed: {why}") for m in usable if m not in order]
-                return order, spans, left_out, why
+    cluster = cluster_of(ranked)
+    best: tuple[int, Arrangement] | None = None
+    for lanes in (request.lanes,) if request.lanes else reversed(LANE_CHOICES):
+        plans = arrange(model, cluster, Wish(context, lanes, parallel="pipeline"))
+        if not plans or (best is not None and plans[0].token_s > SAME * best[1].token_s):
+            break
+        best = (lanes, plans[0])
+    if best is None:
+        return None
+    lanes, plan = best
+    order = [ranked[i] for i in plan.used]
+    spans = [Span(stage.start, stage.end) for stage in plan.stages]
+    sizes = Sizes(model, context, lanes)
+    alone = len(order) == 1
+    nodes = "1 node holds" if alone else f"{len(order)} nodes hold"
+    why = f"{nodes} the model; a further hop would slow each token down"
+    left_out = [
+        LeftOut(machine.node, _why_not(sizes, cluster, ranked, order, machine, why))
+        for machine in usable
+        if machine not in order
+    ]
+    return _Choice(sizes, order, spans, left_out, why)
+
+
+def _why_not(
+    sizes: Sizes,
+    cluster: Cluster,
+    ranked: list[Machine],
+    order: list[Machine],
+    machine: Machine,
+    why: str,
+) -> str:
+    """What a machine that is left out would cost."""
+    layer = min(range(sizes.model.n_layers), key=lambda one: sizes.model.layer_bytes[one])
+    if not sizes.fits(machine, Span(layer, layer + 1), False):
+        return _no_room(sizes, machine, layer)
+    ring = [ranked.index(order[-1]), ranked.index(machine), ranked.index(order[0])]
+    hops_ms = (
+        sum(cluster.link(a, b).rtt_us / 2 + cluster.engine.hop_us for a, b in pairwise(ring)) * 1e-3
+    )
+    speed = machine.read_bytes_per_s
+    reads = f", and it reads {speed / 1e9:.1f} GB/s" if speed else ""
+    return f"not needed: {why}, by {hops_ms:.2g} ms to it and on{reads}"
+
+
+def _no_room(sizes: Sizes, machine: Machine, layer: int) -> str:
+    needed = sizes.needed(Span(layer, layer + 1), False)
+    return (
+        f"has {available_bytes(machine) / GIB:.2f} GiB to give, "
+        f"one layer needs {needed / GIB:.2f} GiB"
+    )
+
+
+def _spread(
+    model: ModelCost, usable: list[Machine], request: PlanRequest, context: int
+) -> _Choice | None:
+    """Every machine that can, with as many lanes as fit."""
+    for lanes in (request.lanes,) if request.lanes else LANE_CHOICES:
+        chosen = _most(Sizes(model, context, lanes), usable, request)
+        if chosen is not None:
+            return chosen
     return None
 
 
@@ -177,11 +318,7 @@ def _most(sizes: Sizes, usable: list[Machine], request: PlanRequest) -> _Choice 
     one_layer = Span(smallest, smallest + 1)
     able = [machine for machine in usable if sizes.fits(machine, one_layer, False)]
     left_out = [
-        LeftOut(
-            machine.node,
-            f"has {available_bytes(machine) / GIB:.2f} GiB to give, "
-            f"one layer needs {sizes.needed(one_layer, False) / GIB:.2f} GiB",
-        )
+        LeftOut(machine.node, _no_room(sizes, machine, smallest))
         for machine in usable
         if machine not in able
     ]
@@ -194,7 +331,7 @@ def _most(sizes: Sizes, usable: list[Machine], request: PlanRequest) -> _Choice 
                 why = f"spread over {count} nodes as asked"
                 surplus = f"{count} nodes are enough for {n_layers} layers, and this is the slowest"
                 left_out += [LeftOut(m.node, surplus) for m in ranked if m not in order]
-                return order, spans, left_out, why
+                return _Choice(sizes, order, spans, left_out, why)
     return None
 
 

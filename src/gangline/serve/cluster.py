@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 15.0  # proxies and browsers drop connections that are silent for longer
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
-_PLAN_PARAMETERS = ("model", "nodes", "context", "lanes", "spread", "backend")
+_PLAN_PARAMETERS = ("model", "nodes", "context", "lanes", "spread", "backend", "prompt")
 
 
 def cluster_routes(node: Node) -> list[Route]:
@@ -47,8 +47,10 @@ def cluster_routes(node: Node) -> list[Route]:
         return Response(status_code=204)
 
     async def plan(request: Request) -> Response:
-        wanted = plan_request(request.query_params.multi_items())
-        return json_response(await node.plan(wanted))
+        query = request.query_params.multi_items()
+        prompt = _count(dict(query), "prompt")
+        wanted = plan_request(query)
+        return json_response(await (node.plan(wanted, prompt) if prompt else node.plan(wanted)))
 
     async def health(request: Request) -> Response:
         reasons = ill(node.state().models)

@@ -1,0 +1,157 @@
+"""Sets of machines of the catalogue that run a model fast enough, and what they cost; pure.
+
+A set is a number of equal machines on the fastest link that they have. Cards need a computer around
+them, which is counted at HOST_USD and HOST_WATTS for each CARDS_PER_HOST.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from gangline.plan import catalog
+from gangline.plan.advice import ShapeAt
+from gangline.plan.catalog import MachineType
+from gangline.plan.engines import Engine, bandwidth_gbps
+from gangline.plan.fleet import Fleet, usual_link
+from gangline.plan.forecast import Wish, arrange
+
+COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
+HOST_USD, HOST_WATTS, CARDS_PER_HOST = 1200.0, 90.0, 4  # a plain computer for cards, an estimate
+MODELS_COMPARED = ("llama-3.1-8b", "gpt-oss-120b", "llama-3.3-70b")
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A set of machines and what it would do."""
+
+    machines: tuple[str, ...]
+    name: str
+    link: str
+    parallel: str
+    decode_tps: float
+    prefill_tps: float
+    memory_gb: float  # that models can have, in GiB
+    price_usd: float | None  # None: of some machine nobody published a price
+    price_date: str
+    watts: float | None
+
+    @property
+    def tokens_per_joule(self) -> float | None:
+        return self.decode_tps / self.watts if self.watts else None
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What an offer must keep."""
+
+    min_tps: float = 0.0
+    budget_usd: float = math.inf
+    max_watts: float = math.inf
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """A machine side by side with others; None: no figure was found."""
+
+    machine: str
+    name: str
+    memory_gb: float
+    memory_gbps: float
+    fp16_tflops: float | None
+    tps: dict[str, float | None]  # tokens/s of one answer by model; None: it does not fit
+    watts: float | None
+    price_usd: float | None
+    price_date: str
+    tokens_per_joule: float | None  # of the first model that fits
+    usd_per_gb: float | None
+
+
+def offers(
+    shape: ShapeAt,
+    bits: float,
+    engine: Engine,
+    wish: Wish,
+    limits: Limits,
+    machines: Iterable[MachineType] | None = None,
+) -> list[Offer]:
+    """All sets within the limits, the cheapest first; those without a price last."""
+    found = []
+    for machine in machines if machines is not None else catalog.machines():
+        best = 0.0
+        for count in COUNTS:
+            offer = offer_of(machine, count, shape, bits, engine, wish)
+            if offer is None or offer.decode_tps <= best * 1.02:
+                continue  # more machines that do not answer faster are no offer
+            best = offer.decode_tps
+            within = (
+                offer.decode_tps >= limits.min_tps
+                and (math.isinf(limits.budget_usd) or _known(offer.price_usd) <= limits.budget_usd)
+                and (math.isinf(limits.max_watts) or _known(offer.watts) <= limits.max_watts)
+            )
+            if within:
+                found.append(offer)
+    return sorted(found, key=lambda one: (_known(one.price_usd), -one.decode_tps, one.name))
+
+
+def _known(value: float | None) -> float:
+    """A figure that nobody published keeps no limit."""
+    return math.inf if value is None else value
+
+
+def offer_of(
+    machine: MachineType, count: int, shape: ShapeAt, bits: float, engine: Engine, wish: Wish
+) -> Offer | None:
+    """What `count` machines would do; None where the model does not fit, or fewer are used."""
+    model = shape(bits)
+    if model.weight_bytes > count * machine.usable_bytes:
+        return None
+    fleet = Fleet((machine,) * count, usual_link([machine]))
+    plans = arrange(model, fleet.cluster(engine, bits), wish)
+    if not plans or len(plans[0].used) < count:
+        return None
+    best = plans[0]
+    hosts = math.ceil(count / CARDS_PER_HOST) if machine.kind == "gpu" else 0
+    price, watts = machine.price_usd, machine.watts_busy
+    return Offer(
+        machines=tuple(one.id for one in fleet.machines),
+        name=fleet.name,
+        link=fleet.link.id if count > 1 else "none",
+        parallel=best.parallel,
+        decode_tps=round(best.decode_tps, 2),
+        prefill_tps=round(wish.prompt / best.prompt_s, 1),
+        memory_gb=round(count * machine.usable_bytes / (1 << 30), 1),
+        price_usd=count * price + hosts * HOST_USD if price else None,
+        price_date=machine.price_date,
+        watts=count * watts + hosts * HOST_WATTS if watts else None,
+    )
+
+
+def compare(
+    machines: Sequence[MachineType], shapes: dict[str, tuple[ShapeAt, float]], engine: Engine
+) -> list[Compared]:
+    """Machines side by side, each alone."""
+    rows = []
+    for machine in machines:
+        tps: dict[str, float | None] = {}
+        for name, (shape, bits) in shapes.items():
+            wish = Wish(min(4096, shape(bits).max_context))
+            offer = offer_of(machine, 1, shape, bits, engine, wish)
+            tps[name] = offer.decode_tps if offer is not None else None
+        first = next((value for value in tps.values() if value), None)
+        watts, price = machine.watts_busy or None, machine.price_usd or None
+        rows.append(
+            Compared(
+                machine=machine.id,
+                name=machine.name,
+                memory_gb=machine.memory_gb,
+                memory_gbps=bandwidth_gbps(machine),
+                fp16_tflops=machine.fp16_tflops or None,
+                tps=tps,
+                watts=watts,
+                price_usd=price,
+                price_date=machine.price_date,
+                tokens_per_joule=round(first / watts, 3) if first and watts else None,
+                usd_per_gb=round(price / machine.memory_gb, 2) if price else None,
+            )
+        )
+    return rows
