@@ -271,8 +271,8 @@ def _division(question: Question, best: Arrangement) -> list[str]:
         if len({one.id for one in machines}) == 1 and not question.fleet.measured:
             size, count = machines[0].memory_gb, len(machines)
             found.append(
-                f"So {count} x {size:g} GB hold what one machine of {count * size:g} GB holds, less "
-                f"what each keeps for itself, and answer no faster than one of them would."
+                f"So {count} x {size:g} GB hold what one machine of {count * size:g} GB holds, "
+                f"less what each keeps for itself, and answer no faster than one of them would."
             )
     else:
         found.append(

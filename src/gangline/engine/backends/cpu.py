@@ -78,11 +78,12 @@ class Cpu:
         return np.ascontiguousarray(np.concatenate([dense(part) for part in parts]), np.float32)
 
     def head_weight(self, tensor: Tensor, n_heads: int) -> _kernels.Heads:
+        rows, columns = tensor.shape
         if tensor.quantized is not None:
-            rows, columns = tensor.shape
-            data = dense(tensor).reshape(-1).view(np.uint8)
-            return _kernels.Heads(data, "f32", rows, columns, n_heads)
-        return _kernels.Heads(*_arguments(tensor), n_heads=n_heads)
+            data, dtype = dense(tensor).reshape(-1).view(np.uint8), "f32"
+        else:
+            data, dtype, _, _ = _arguments(tensor)
+        return _kernels.Heads(data, dtype, rows, columns, n_heads)
 
     def cache(
         self, lanes: int, context: int, rules: Attention, dtype: CacheDtype = "f16"
