@@ -42,7 +42,8 @@ def test_shapes_have_the_published_number_of_parameters(shape: str) -> None:
 
 
 def test_every_shape_has_a_source_and_is_counted_here() -> None:
-    real = {name: shape for name, shape in SHAPES.items() if not name.startswith("tiny")}
+    ours = ("tiny", "moe-64x4")  # of no published model
+    real = {name: shape for name, shape in SHAPES.items() if not name.startswith(ours)}
     assert set(real) == set(N_PARAMETERS)
     for shape in real.values():
         assert shape.source.startswith("https://huggingface.co/")

@@ -15,6 +15,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from gangline.facts import ClusterState
+
 WEB = Path(__file__).parents[2] / "src" / "gangline" / "web"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 POLICY = "default-src 'self'"
@@ -84,10 +88,29 @@ def split(nodes: list[Json], model: str, n_layers: int, state: str = "ready",
 
 
 def cluster(nodes: list[Json], models: list[Json]) -> Json:
-    return {
+    """The state, with every field that a node sends: those not given have their defaults."""
+    given = {
         "cluster": "gangline", "node": nodes[0]["id"], "nodes": nodes, "models": models,
         "version": "0.1.0", "facts_version": 1,
     }  # fmt: skip
+    state = msgspec.json.decode(json.dumps(given).encode(), type=ClusterState)
+    sent: Json = json.loads(msgspec.json.encode(state))
+    assert_holds(sent, given)
+    return sent
+
+
+def assert_holds(whole: Any, part: Any) -> None:
+    """Everything in `part` is in `whole`: no test shows a field that no node sends."""
+    if isinstance(part, dict):
+        for name, value in part.items():
+            assert name in whole, f"a node sends no `{name}`"
+            assert_holds(whole[name], value)
+    elif isinstance(part, list):
+        assert len(whole) == len(part)
+        for one, other in zip(whole, part, strict=True):
+            assert_holds(one, other)
+    else:
+        assert whole == part
 
 
 def chunk(text: str = "", **changes: Any) -> Json:
