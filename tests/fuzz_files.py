@@ -27,7 +27,7 @@ from gangline.checkpoint.gguf import read_gguf
 from gangline.checkpoint.model import open_checkpoint
 from gangline.errors import GanglineError
 from gangline.head.gguf_language import read_gguf_language
-from tests.engine.test_conformance import read_case
+from tests.engine.fixtures import read_case
 from tests.make_checkpoint import make_checkpoint, write_safetensors
 from tests.make_gguf import make_gguf
 from tests.make_tokenizer import VOCABULARY, make_tokenizer

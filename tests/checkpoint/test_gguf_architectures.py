@@ -21,8 +21,8 @@ from gangline.checkpoint.gguf_config import ARCHITECTURES
 from gangline.checkpoint.gguf_names import NAMES
 from gangline.checkpoint.model import open_checkpoint
 from gangline.checkpoint.shape import ModelShape
-from tests.engine.test_conformance import NAMES as CASES
-from tests.engine.test_conformance import read_case
+from tests.engine.fixtures import NAMES as CASES
+from tests.engine.fixtures import read_case
 from tests.make_gguf import make_gguf
 
 PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
