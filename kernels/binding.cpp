@@ -6,6 +6,10 @@
 #include "dispatch.h"
 #include "pool.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 namespace gangline {
 namespace {
 
@@ -101,6 +105,12 @@ double py_read_bandwidth(int64_t bytes, int n_threads, double seconds) {
 
 NB_MODULE(_kernels, m) {
   using namespace gangline;
+#if defined(__GLIBC__)
+  // Results of operations are some megabytes that live for microseconds: from the heap, not from
+  // pages that the system clears anew each time (a tenth of the time of a prefill).
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
+#endif
   m.def("paths", &available_paths);
   m.def("path", [] { return std::string(kernels().name); });
   m.def("use_path", &use_path, "name"_a);

@@ -23,41 +23,36 @@ inline int32_t word(const int8_t* x) {
   return four;
 }
 
-// The whole numbers of one group: P panels times T rows of x, whose columns lie as (k / 4, T, 4).
+// The whole numbers of one group: a panel times T rows of x, whose columns lie as (k / 4, T, 4).
 // One row has too few sums to hide the latency of a product: it gets four chains.
-template <class Dots, int P, int T>
+template <class Dots, int T>
 struct Products {
   static constexpr int kChains = T == 1 ? 4 : T < 4 ? 2 : 1;
-  Dots dots[P][T][kChains];
+  Dots dots[T][kChains];
 
   // Eight columns; `half` tells apart calls that may use other chains.
-  void add(const Codes (&first)[P], const Codes (&second)[P], const int8_t* x, int half) {
+  void add(Codes first, Codes second, const int8_t* x, int half) {
     for (int t = 0; t < T; ++t) {
-      const int32_t x0 = word(x + 4 * t), x1 = word(x + 4 * (T + t));
-      for (int p = 0; p < P; ++p) {
-        dots[p][t][2 * half % kChains].add(first[p], x0);
-        dots[p][t][(2 * half + 1) % kChains].add(second[p], x1);
-      }
+      dots[t][2 * half % kChains].add(first, word(x + 4 * t));
+      dots[t][(2 * half + 1) % kChains].add(second, word(x + 4 * (T + t)));
     }
   }
   void settle() {
-    for (int p = 0; p < P; ++p)
-      for (int t = 0; t < T; ++t)
-        for (int c = 0; c < kChains; ++c) dots[p][t][c].settle();
+    for (int t = 0; t < T; ++t)
+      for (int c = 0; c < kChains; ++c) dots[t][c].settle();
   }
-  I32x16 total(int p, int t) const {
-    I32x16 sum = dots[p][t][0].total();
-    for (int c = 1; c < kChains; ++c)
-      sum = gangline::GANGLINE_PATH::add(sum, dots[p][t][c].total());
+  I32x16 total(int t) const {
+    I32x16 sum = dots[t][0].total();
+    for (int c = 1; c < kChains; ++c) sum = gangline::GANGLINE_PATH::add(sum, dots[t][c].total());
     return sum;
   }
 };
 
 #if defined(GANGLINE_PAIRS)
 template <class Dots>
-struct Products<Dots, 1, 4> : PairProducts<4> {};
+struct Products<Dots, 4> : PairProducts<4> {};
 template <class Dots>
-struct Products<Dots, 1, 2> : PairProducts<2> {};
+struct Products<Dots, 2> : PairProducts<2> {};
 #endif
 
 template <int Bits>
@@ -67,30 +62,26 @@ struct Group;
 template <>
 struct Group<4> {
   using Dots = Dots4;
-  template <int P, int T>
-  static void run(const uint8_t* const (&w)[P], const int8_t* x, int64_t size,
-                  Products<Dots, P, T>& products, bool ahead) {
+  template <int T>
+  static void run(const uint8_t* w, const int8_t* x, int64_t size, Products<Dots, T>& products,
+                  bool ahead) {
     if (size < 32) return run_by<2>(w, x, size, products, ahead);
     run_by<4>(w, x, size, products, ahead);
   }
   // Vectors by Step: at most eight products per chain, then settle.
-  template <int Step, int P, int T>
-  static void run_by(const uint8_t* const (&w)[P], const int8_t* x, int64_t size,
-                     Products<Dots, P, T>& products, bool ahead) {
+  template <int Step, int T>
+  static void run_by(const uint8_t* w, const int8_t* x, int64_t size, Products<Dots, T>& products,
+                     bool ahead) {
     const int8_t* upper = x + T * size / 2;
     for (int64_t j = 0; j < size / 8; j += Step) {
       for (int64_t i = j; i < j + Step; i += 2) {
-        Codes low[2][P], high[2][P];
-        for (int p = 0; p < P; ++p) {
-          for (int v = 0; v < 2; ++v) {
-            if (ahead) prefetch(w[p] + 64 * (i + v) + kAhead);
-            const Codes both = load_codes(w[p] + 64 * (i + v));
-            low[v][p] = low_nibbles(both);
-            high[v][p] = high_nibbles(both);
-          }
+        if (ahead) {
+          prefetch(w + 64 * i + kAhead);
+          prefetch(w + 64 * i + 64 + kAhead);
         }
-        products.add(low[0], low[1], x + 4 * T * i, 0);
-        products.add(high[0], high[1], upper + 4 * T * i, 1);
+        const Codes first = load_codes(w + 64 * i), second = load_codes(w + 64 * i + 64);
+        products.add(low_nibbles(first), low_nibbles(second), x + 4 * T * i, 0);
+        products.add(high_nibbles(first), high_nibbles(second), upper + 4 * T * i, 1);
       }
       products.settle();
     }
@@ -100,18 +91,16 @@ struct Group<4> {
 template <>
 struct Group<8> {
   using Dots = Dots8;
-  template <int P, int T>
-  static void run(const uint8_t* const (&w)[P], const int8_t* x, int64_t size,
-                  Products<Dots, P, T>& products, bool ahead) {
+  template <int T>
+  static void run(const uint8_t* w, const int8_t* x, int64_t size, Products<Dots, T>& products,
+                  bool ahead) {
     for (int64_t i = 0; i < size / 4; i += 2) {
-      Codes codes[2][P];
-      for (int p = 0; p < P; ++p) {
-        for (int v = 0; v < 2; ++v) {
-          if (ahead) prefetch(w[p] + 64 * (i + v) + kAhead);
-          codes[v][p] = load_codes(w[p] + 64 * (i + v));
-        }
+      if (ahead) {
+        prefetch(w + 64 * i + kAhead);
+        prefetch(w + 64 * i + 64 + kAhead);
       }
-      products.add(codes[0], codes[1], x + 4 * T * i, static_cast<int>(i / 2 % 2));
+      products.add(load_codes(w + 64 * i), load_codes(w + 64 * i + 64), x + 4 * T * i,
+                   static_cast<int>(i / 2 % 2));
     }
   }
 };
@@ -136,40 +125,32 @@ struct Problem {
   }
 };
 
-// Panels `panel`... (P of them) times the block of T rows that begins at `row`.
-template <int Bits, Dtype D, int P, int T>
+// A panel times the block of T rows that begins at `row`.
+template <int Bits, Dtype D, int T>
 void run_block(const Problem& problem, int64_t panel, int64_t row) {
   const Packed& w = problem.w;
   const int64_t size = w.group_size, scale_bytes = kLanes * Numbers<D>::bytes;
-  const int64_t group_bytes = 2 * scale_bytes + size * kLanes * Bits / 8;
   const int8_t* codes = problem.x.codes + row * w.k;
   const GroupFactors* groups = problem.x.groups + row * problem.n_groups();
-  const uint8_t* panels[P];
-  for (int p = 0; p < P; ++p) panels[p] = w.data + (panel + p) * w.panel_bytes();
+  const uint8_t* at = w.data + panel * w.panel_bytes();
   const bool ahead = row == 0;  // later blocks find the panel in the cache
-  F32x16 sums[P][T];
-  for (int p = 0; p < P; ++p)
-    for (int t = 0; t < T; ++t) sums[p][t] = zero();
+  F32x16 sums[T];
+  for (int t = 0; t < T; ++t) sums[t] = zero();
   for (int64_t group = 0; group < problem.n_groups(); ++group) {
-    const uint8_t* numbers[P];
-    for (int p = 0; p < P; ++p) numbers[p] = panels[p] + 2 * scale_bytes;
-    Products<typename Group<Bits>::Dots, P, T> products;
-    Group<Bits>::run(numbers, codes, size, products, ahead);
-    for (int p = 0; p < P; ++p) {
-      const F32x16 scale = Numbers<D>::load16(panels[p]);
-      const F32x16 offset = Numbers<D>::load16(panels[p] + scale_bytes);
-      for (int t = 0; t < T; ++t) {
-        I32x16 dots = products.total(p, t);
-        if (Bits == 8 && Dots8::kShift) dots = add(dots, set1_i32(Dots8::kShift * groups[t].sum));
-        sums[p][t] = add_group(sums[p][t], dots, groups[t], scale, offset);
-      }
-      panels[p] += group_bytes;
+    Products<typename Group<Bits>::Dots, T> products;
+    Group<Bits>::run(at + 2 * scale_bytes, codes, size, products, ahead);
+    const F32x16 scale = Numbers<D>::load16(at);
+    const F32x16 offset = Numbers<D>::load16(at + scale_bytes);
+    for (int t = 0; t < T; ++t) {
+      I32x16 dots = products.total(t);
+      if (Bits == 8 && Dots8::kShift) dots = add(dots, set1_i32(Dots8::kShift * groups[t].sum));
+      sums[t] = add_group(sums[t], dots, groups[t], scale, offset);
     }
     codes += T * size;
     groups += T;
+    at += 2 * scale_bytes + size * kLanes * Bits / 8;
   }
-  for (int p = 0; p < P; ++p)
-    for (int t = 0; t < T; ++t) problem.write(panel + p, row + t, sums[p][t]);
+  for (int t = 0; t < T; ++t) problem.write(panel, row + t, sums[t]);
 }
 
 #if defined(GANGLINE_TILES)
@@ -219,17 +200,21 @@ void run_tiles(const Problem& problem, int64_t panel, int64_t row) {
 }
 #endif
 
-// Rows row... of x times P panels, in blocks as block_rows says.
-template <int Bits, Dtype D, int P>
+// Rows row... of x times a panel, in blocks as block_rows says.
+template <int Bits, Dtype D>
 void run_rows(const Problem& problem, int64_t panel, int64_t row, int64_t end) {
+#if defined(GANGLINE_TILES)
+  for (; row + 4 * kTileRows <= end; row += 4 * kTileRows)
+    run_tiles<Bits, D, 4>(problem, panel, row);
+  for (; row + kTileRows <= end; row += kTileRows) run_tiles<Bits, D, 1>(problem, panel, row);
+#endif
   while (row < end) {
     const int64_t rows = block_rows(end - row, kBlockRows);
     switch (rows) {
-      case 1: run_block<Bits, D, P, 1>(problem, panel, row); break;
-      case 2: run_block<Bits, D, P, 2>(problem, panel, row); break;
-      case 4: run_block<Bits, D, P, 4>(problem, panel, row); break;
-      default:
-        if constexpr (kBlockRows >= 8) run_block<Bits, D, P, 8>(problem, panel, row);
+      case 1: run_block<Bits, D, 1>(problem, panel, row); break;
+      case 2: run_block<Bits, D, 2>(problem, panel, row); break;
+      case 4: run_block<Bits, D, 4>(problem, panel, row); break;
+      default: if constexpr (kBlockRows >= 8) run_block<Bits, D, 8>(problem, panel, row);
     }
     row += rows;
   }
@@ -237,29 +222,16 @@ void run_rows(const Problem& problem, int64_t panel, int64_t row, int64_t end) {
 
 template <int Bits, Dtype D>
 void run_panels(const Problem& problem, int64_t first, int64_t last) {
-  // A multiple of every block; the last chunk has the small blocks.
+#if defined(GANGLINE_TILES)
+  const Tiles tiles(tile_columns(problem.w.group_size));
+#endif
+  // A multiple of every block, so that only the last chunk has small ones.
   int64_t chunk = kRowsBytes / problem.w.k / 64 * 64;
   if (chunk < 64) chunk = 64;
   for (int64_t start = 0; start < problem.n_rows; start += chunk) {
     const int64_t end = start + chunk < problem.n_rows ? start + chunk : problem.n_rows;
-    int64_t row = start;
-#if defined(GANGLINE_TILES)
-    const int64_t tile_end = start + (end - start) / kTileRows * kTileRows;
-    const Tiles tiles(tile_columns(problem.w.group_size));
-    for (int64_t panel = first; panel < last; ++panel) {
-      row = start;
-      for (; row + 4 * kTileRows <= tile_end; row += 4 * kTileRows)
-        run_tiles<Bits, D, 4>(problem, panel, row);
-      for (; row < tile_end; row += kTileRows) run_tiles<Bits, D, 1>(problem, panel, row);
-    }
-    row = tile_end;
-#endif
-    int64_t panel = first;
-    // A single row streams one panel; more rows use each read of x for several panels.
-    if (end - row > 1)
-      for (; panel + kPanels <= last; panel += kPanels)
-        run_rows<Bits, D, kPanels>(problem, panel, row, end);
-    for (; panel < last; ++panel) run_rows<Bits, D, 1>(problem, panel, row, end);
+    for (int64_t panel = first; panel < last; ++panel)
+      run_rows<Bits, D>(problem, panel, start, end);
   }
 }
 

@@ -52,18 +52,35 @@ class RowQuantizer {
   std::vector<GroupFactors> groups_;
 };
 
-// Columns start.. of y (t, w.n) are x times one part of w.
-void linear_part(const float* x, int64_t t, const Weight& w, const Part& part, int64_t start,
-                 const RowQuantizer& rows, const float* bias, float* y, bool add) {
+// Parts first_part..last_part of w; rows are x quantized for those of them that are packed. Column
+// `start` of y (t, w.n) is the first. Units of all parts are dealt out at once: no thread waits for
+// the end of a part.
+void linear_parts(const float* x, int64_t t, const Weight& w, size_t first_part, size_t last_part,
+                  int64_t start, const RowQuantizer& rows, const float* bias, float* y, bool add) {
   const Kernels& run = kernels();
-  const int64_t n = part.n(), n_units = (n + kUnit - 1) / kUnit;
-  const float* added = bias ? bias + start : nullptr;
-  parallel_for(n_units, part_ns(part, w.k, t), [&](int64_t first, int64_t last) {
-    if (part.is_packed()) {
-      run.linear_packed(rows.rows(), t, part.packed, first, last, added, y + start, w.n, add);
-    } else {
-      run.linear(x, w.k, t, part.dense, first * kUnit, std::min(last * kUnit, n), added, y + start,
-                 w.n, add);
+  const auto units_of = [](const Part& part) { return (part.n() + kUnit - 1) / kUnit; };
+  int64_t n_units = 0;
+  double ns = 0;
+  for (size_t i = first_part; i < last_part; ++i) {
+    n_units += units_of(w.parts[i]);
+    ns += part_ns(w.parts[i], w.k, t);
+  }
+  parallel_for(n_units, ns, [&](int64_t first, int64_t last) {
+    int64_t column = start;
+    for (size_t i = first_part; i < last_part && last > 0; ++i) {
+      const Part& part = w.parts[i];
+      const int64_t n = part.n(), units = units_of(part), end = std::min(last, units);
+      if (first < end) {
+        const float* added = bias ? bias + column : nullptr;
+        if (part.is_packed())
+          run.linear_packed(rows.rows(), t, part.packed, first, end, added, y + column, w.n, add);
+        else
+          run.linear(x, w.k, t, part.dense, first * kUnit, std::min(end * kUnit, n), added,
+                     y + column, w.n, add);
+      }
+      column += n;
+      first = std::max<int64_t>(first - units, 0);
+      last -= units;
     }
   });
 }
@@ -80,14 +97,22 @@ double part_ns(const Part& part, int64_t k, int64_t t) {
 
 void linear(const float* x, int64_t t, const Weight& w, const float* bias, float* y, bool add) {
   thread_local RowQuantizer rows;
-  int64_t quantized_by = 0, start = 0;
-  for (const Part& part : w.parts) {
-    if (part.is_packed() && quantized_by != part.packed.group_size) {
-      quantized_by = part.packed.group_size;
-      rows.set(x, t, w.k, quantized_by);
+  const size_t n_parts = w.parts.size();
+  int64_t start = 0;
+  for (size_t first = 0, last = 0; first < n_parts; first = last) {
+    // As many parts as quantize x alike, or not at all.
+    int64_t group_size = 0, columns = 0;
+    for (; last < n_parts; ++last) {
+      const Part& part = w.parts[last];
+      if (part.is_packed()) {
+        if (group_size && group_size != part.packed.group_size) break;
+        group_size = part.packed.group_size;
+      }
+      columns += part.n();
     }
-    linear_part(x, t, w, part, start, rows, bias, y, add);
-    start += part.n();
+    if (group_size) rows.set(x, t, w.k, group_size);
+    linear_parts(x, t, w, first, last, start, rows, bias, y, add);
+    start += columns;
   }
 }
 

@@ -1,9 +1,11 @@
 #include "pack.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <vector>
@@ -22,6 +24,8 @@ namespace gangline {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kArenaBytes = size_t{64} << 20;
+constexpr size_t kLargeBytes = size_t{256} << 10;
 
 // Sixteen rows of one group, 4 bits: byte 4 r + i of vector j has column 4 j + i of row r below and
 // column size / 2 + 4 j + i above. In a row of the source, column c is nibble c % 2 of byte c / 2.
@@ -135,35 +139,67 @@ float one_number(const uint8_t* p, Dtype dtype) {
 
 }  // namespace
 
-PackedMemory::PackedMemory(size_t bytes) {
-  const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+// Memory that is given out piece by piece and given back as a whole, with its last piece.
+class Arena {
+ public:
+  explicit Arena(size_t bytes) {
+    const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
+    size_ = (bytes + alignment - 1) / alignment * alignment;
 #if defined(_MSC_VER)
-  data_ = static_cast<uint8_t*>(_aligned_malloc(rounded, alignment));
+    data_ = static_cast<uint8_t*>(_aligned_malloc(size_, alignment));
 #else
-  void* memory = nullptr;
-  data_ = posix_memalign(&memory, alignment, rounded) ? nullptr : static_cast<uint8_t*>(memory);
+    void* memory = nullptr;
+    data_ = posix_memalign(&memory, alignment, size_) ? nullptr : static_cast<uint8_t*>(memory);
 #endif
-  if (!data_) throw std::bad_alloc();
+    if (!data_) throw std::bad_alloc();
 #if defined(__linux__)
-  if (alignment == kHugePage) madvise(data_, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+    if (alignment == kHugePage) madvise(data_, size_, MADV_HUGEPAGE);
 #endif
-}
-
-PackedMemory::~PackedMemory() {
+  }
+  ~Arena() {
 #if defined(_MSC_VER)
-  _aligned_free(data_);
+    _aligned_free(data_);
 #else
-  std::free(data_);
+    std::free(data_);
 #endif
+  }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  // A piece of it, or null where not enough is left.
+  uint8_t* take(size_t bytes) {
+    if (size_ - used_ < bytes) return nullptr;
+    uint8_t* piece = data_ + used_;
+    used_ += std::min((bytes + 63) / 64 * 64, size_ - used_);
+    return piece;
+  }
+
+ private:
+  uint8_t* data_;
+  size_t size_, used_ = 0;
+};
+
+PackedMemory::PackedMemory(size_t bytes) {
+  static std::mutex guard;
+  static std::weak_ptr<Arena> current;
+  if (bytes < kLargeBytes) {
+    arena_ = std::make_shared<Arena>(bytes);
+    data_ = arena_->take(bytes);
+    return;
+  }
+  const std::lock_guard<std::mutex> lock(guard);
+  arena_ = current.lock();
+  data_ = arena_ ? arena_->take(bytes) : nullptr;
+  if (data_) return;
+  arena_ = std::make_shared<Arena>(std::max(bytes, kArenaBytes));
+  data_ = arena_->take(bytes);
+  current = arena_;
 }
 
-Packed packed_form(const Matrix& w) {
-  return {nullptr, w.n, w.k, w.bits <= 4 ? 4 : 8, w.group_size, w.dtype};
-}
-
-Packed pack(const Matrix& w, uint8_t* to) {
-  Packed packed = packed_form(w);
+Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory) {
+  Packed packed{nullptr, w.n, w.k, w.bits <= 4 ? 4 : 8, w.group_size, w.dtype};
+  memory = std::make_shared<PackedMemory>(static_cast<size_t>(packed.n_bytes()));
+  uint8_t* to = memory->data();
   parallel_for(packed.n_panels(), static_cast<double>(packed.n_bytes()),
                [&](int64_t first, int64_t last) {
                  std::optional<WidenedRows> widened;
@@ -174,11 +210,6 @@ Packed pack(const Matrix& w, uint8_t* to) {
                });
   packed.data = to;
   return packed;
-}
-
-Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory) {
-  memory = std::make_shared<PackedMemory>(static_cast<size_t>(packed_form(w).n_bytes()));
-  return pack(w, memory->data());
 }
 
 void unpack_quantized(const Matrix& w, int64_t row, float* y) {

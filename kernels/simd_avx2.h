@@ -181,7 +181,6 @@ struct Dots8 {
 #endif
 
 constexpr int kPackedRows = 4;
-constexpr int kPanels = 1;
 
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

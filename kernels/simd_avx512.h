@@ -101,7 +101,6 @@ inline I32x16 add(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
 
 constexpr int kPackedRows = 8;  // rows of x that share one read of a panel
-constexpr int kPanels = 2;      // panels that share one read of such a block
 
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

@@ -214,7 +214,6 @@ struct Dots8 : Dots {
 };
 
 constexpr int kPackedRows = 2;
-constexpr int kPanels = 1;
 
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

@@ -78,10 +78,9 @@ class Cpu:
 
     def head_weight(self, tensor: Tensor, n_heads: int) -> _kernels.Heads:
         if tensor.quantized is not None:
-            rows, columns = tensor.shape
-            data = dense(tensor).reshape(-1).view(np.uint8)
-            return _kernels.Heads(data, "f32", rows, columns, n_heads)
-        return _kernels.Heads(*_arguments(tensor), n_heads=n_heads)
+            tensor = Tensor(tensor.name, "f32", tensor.shape, dense(tensor))
+        data, dtype, rows, columns = _arguments(tensor)
+        return _kernels.Heads(data, dtype, rows, columns, n_heads)
 
     def cache(
         self, lanes: int, context: int, rules: Attention, dtype: CacheDtype = "f16"
