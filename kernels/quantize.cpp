@@ -19,12 +19,7 @@ inline float largest_of(const float* x, int64_t n) {
     largest = if_less(largest, size, size, largest);
     bad = add(bad, sub(v, v));  // NaN for NaN and infinities, else zero
   }
-  float lanes[kLanes];
-  store(lanes, largest);
-  float result = 0.0f;
-  for (float lane : lanes)
-    if (result < lane) result = lane;
-  return result + reduce_add(bad);
+  return reduce_max(largest) + reduce_add(bad);
 }
 
 }  // namespace
@@ -39,12 +34,14 @@ void quantize_row(const float* x, int64_t k, int64_t group_size, const Quantized
     const bool zeros = !finite || largest < kTiny;
     const float factor = finite ? (zeros ? 0.0f : largest / 127.0f) : largest;
     const F32x16 inverse = set1(zeros ? 0.0f : 127.0f / largest);
-    int32_t sum = 0;
+    const F32x16 magic = set1(12582912.0f);  // 1.5 * 2^23: adding it rounds as store_i8 does
+    F32x16 sums = zero();                    // of whole numbers, so exact
     for (int64_t at = 0; at < group_size; at += kLanes) {
-      const F32x16 v = finite ? load(from + at) : zero();
-      store_i8(codes + at, mul(v, inverse));
-      for (int64_t i = at; i < at + kLanes; ++i) sum += codes[i];
+      const F32x16 v = finite ? mul(load(from + at), inverse) : zero();
+      store_i8(codes + at, v);
+      sums = add(sums, sub(add(v, magic), magic));
     }
+    const int32_t sum = static_cast<int32_t>(reduce_add(sums));
     int8_t* to = out.codes + group * group_size * out.rows + columns * out.row;
     if (columns == 4)
       for (int64_t at = 0; at < group_size; at += 4) std::memcpy(to + at * out.rows, codes + at, 4);

@@ -76,6 +76,10 @@ inline float reduce_add(F32x16 a) {
   return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);
 }
 
+inline float reduce_max(F32x16 a) {
+  return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3])));
+}
+
 inline float32x4_t from_f16(const uint8_t* p) {
   return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
 }

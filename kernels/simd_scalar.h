@@ -95,6 +95,14 @@ inline float reduce_add(const F32x16& a) {
   return s[0] + s[1];
 }
 
+// The largest lane; no lane is a NaN.
+inline float reduce_max(const F32x16& a) {
+  float largest = a.lane[0];
+  for (float x : a.lane)
+    if (largest < x) largest = x;
+  return largest;
+}
+
 inline float one_f16(uint16_t h) {
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
   const uint32_t exponent = (h >> 10) & 31u, fraction = h & 1023u;
