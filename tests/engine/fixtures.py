@@ -36,6 +36,10 @@ def read_fixture(name: str) -> tuple[dict[str, Any], Weights, Weights]:
     return config, weights, arrays
 
 
+def from_bf16(array: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return (array.astype(np.uint32) << 16).view(np.float32)
+
+
 def write_model(folder: Path, config: dict[str, Any], weights: Weights) -> Path:
     """A checkpoint in `folder`, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,9 +48,15 @@ def write_model(folder: Path, config: dict[str, Any], weights: Weights) -> Path:
     return folder
 
 
-def read_case(name: str, folder: Path) -> Case:
-    """A fixture's checkpoint, written into `folder`, with its prompts and logits."""
+def read_case(name: str, folder: Path, *, in_f32: bool = False) -> Case:
+    """A fixture's checkpoint, written into `folder`, with its prompts and logits.
+
+    `in_f32` writes the same numbers as float32, for back ends that compute in the weights' own
+    precision.
+    """
     config, weights, rest = read_fixture(name)
+    if in_f32:
+        weights = {path: from_bf16(array) for path, array in weights.items()}
     write_model(folder, config, weights)
     numbers = range(sum(path.startswith("ids/") for path in rest))
     return Case(

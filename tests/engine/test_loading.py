@@ -14,7 +14,7 @@ from gangline.checkpoint.model import open_checkpoint
 from gangline.checkpoint.tensors import GroupAffine, Tensor
 from gangline.engine.backends.reference import dense
 from gangline.errors import CheckpointError
-from tests.engine.fixtures import NAMES, Weights, family_of, read_fixture, write_model
+from tests.engine.fixtures import NAMES, Weights, family_of, from_bf16, read_fixture, write_model
 from tests.engine.steps import Chain
 from tests.make_checkpoint import pack, quantize
 
@@ -110,7 +110,7 @@ def test_mlx_has_norms_of_qwen3_next_as_they_are(tmp_path: Path) -> None:
         if kind:
             mlx[f"{before}.switch_mlp.{kind}.weight"] = array
         elif path.endswith("norm.weight") and "linear_attn" not in path:
-            mlx[path] = (array.astype(np.uint32) << 16).view(np.float32) + 1
+            mlx[path] = from_bf16(array) + 1
         else:
             mlx[path] = array.transpose(0, 2, 1) if "conv1d" in path else array
     same(run(write_model(tmp_path / "mlx", config, mlx)), expected)
@@ -156,7 +156,7 @@ def quantized(weights: Weights) -> tuple[Weights, Weights]:
         if not fits or "conv1d" in path:
             packed[path] = meant[path] = array
             continue
-        values = (array.astype(np.uint32) << 16).view(np.float32)
+        values = from_bf16(array)
         rows = values.reshape(-1, values.shape[-1])
         outer = array.shape[:-1]
         words, scales, offsets = (part.reshape(*outer, -1) for part in quantize(rows, 4, GROUP))

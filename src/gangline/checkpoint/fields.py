@@ -12,6 +12,8 @@ from gangline.errors import CheckpointError
 MAX_SIZE = 2**31 - 1
 MAX_LAYERS = 4096
 MAX_HEAD_DIM = 512
+MAX_HEADS = 4096
+MAX_EXPERTS = 4096
 
 # `hidden_act` of config.json → our name.
 ACTIVATIONS: dict[str, Activation] = {
@@ -105,6 +107,12 @@ class Fields:
     def n_layers(self) -> int:
         return self.count("num_hidden_layers", limit=MAX_LAYERS)
 
+    def heads(self, name: str, default: int | None = None) -> int:
+        return self.count(name, default, limit=MAX_HEADS)
+
+    def experts(self, name: str, default: int | None = None) -> int:
+        return self.count(name, default, limit=MAX_EXPERTS)
+
     def head_dim(self, default: int | None = None) -> int:
         """`head_dim`, or the given default, or hidden size by heads."""
         value = self.count(
@@ -123,8 +131,8 @@ class Fields:
         head_dim: int | None = None,
     ) -> Attention:
         """Attention of the usual fields; the scale is 1/sqrt(head_dim) unless given."""
-        n_heads = self.count("num_attention_heads")
-        n_kv_heads = self.count("num_key_value_heads", n_heads)
+        n_heads = self.heads("num_attention_heads")
+        n_kv_heads = self.heads("num_key_value_heads", n_heads)
         if n_heads % n_kv_heads:
             raise self.bad("num_key_value_heads", n_kv_heads, f"a divisor of {n_heads}")
         dim = self.head_dim(head_dim)

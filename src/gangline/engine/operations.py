@@ -72,7 +72,11 @@ class Operations(Protocol):
         """A matrix (N, K) ready for `linear`; several parts are stacked along N (fused q, k, v)."""
 
     def experts(self, parts: Sequence[Sequence[Tensor]]) -> Any:
-        """E matrices of one shape for `mixture`; the parts of each are stacked along N."""
+        """E matrices of one shape for `mixture`; the parts of each are stacked along N.
+
+        The parts of an expert are read from the file when they are asked for: go through them
+        once, and copy those of one expert before asking for the next.
+        """
 
     def head_weight(self, tensor: Tensor, n_heads: int) -> Any:
         """A dense tensor (H N, K), the rows of one head after the other, for `linear_heads`."""

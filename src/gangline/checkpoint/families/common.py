@@ -57,7 +57,7 @@ def qwen_dense(
 def softmax_mixture(fields: Fields, *, renormalize: bool, shared_width: int = 0) -> Mixture:
     """Experts chosen by a softmax over all of them, as Qwen names the fields; and perhaps one
     whose share each row decides."""
-    n_experts = fields.count("num_experts", fields.get("num_local_experts"))
+    n_experts = fields.experts("num_experts", fields.get("num_local_experts"))
     n_active = fields.count("num_experts_per_tok", limit=n_experts)
     routing = Routing(n_experts, n_active, renormalize=renormalize)
     width = fields.count("moe_intermediate_size")
@@ -76,7 +76,7 @@ def corrected_mixture(fields: Fields) -> Mixture:
     fields.only("scoring_func", "sigmoid")
     fields.only("topk_method", "noaux_tc")
     fields.only("moe_layer_freq", 1)
-    n_experts = fields.count("n_routed_experts")
+    n_experts = fields.experts("n_routed_experts")
     n_groups = fields.count("n_group", 1)
     n_active_groups = fields.count("topk_group", 1, limit=n_groups)
     if n_experts % n_groups or (n_groups > 1 and n_experts // n_groups < 2):

@@ -6,22 +6,24 @@ from collections.abc import Sequence
 
 from gangline.checkpoint.families.common import dense_first
 from gangline.checkpoint.families.family import Family
-from gangline.checkpoint.fields import Fields
+from gangline.checkpoint.fields import MAX_HEAD_DIM, Fields
 from gangline.checkpoint.rotation import rope_of, yarn_magnitude
 from gangline.checkpoint.shape import LatentAttention, LayerShape
 
+MAX_LATENT = 4096
+
 
 def layers(fields: Fields) -> Sequence[LayerShape]:
-    plain = fields.count("qk_nope_head_dim", 128)
-    turning = fields.count("qk_rope_head_dim", 64)
+    plain = fields.count("qk_nope_head_dim", 128, limit=MAX_HEAD_DIM)
+    turning = fields.count("qk_rope_head_dim", 64, limit=MAX_HEAD_DIM)
     rope = rope_of(fields, turning, neighbours=fields.flag("rope_interleave", True))
     attention = LatentAttention(
-        n_heads=fields.count("num_attention_heads"),
+        n_heads=fields.heads("num_attention_heads"),
         query_rank=fields.count_or_zero("q_lora_rank"),
-        latent=fields.count("kv_lora_rank", 512),
+        latent=fields.count("kv_lora_rank", 512, limit=MAX_LATENT),
         plain_dim=plain,
         rope=rope,
-        value_dim=fields.count("v_head_dim", 128),
+        value_dim=fields.count("v_head_dim", 128, limit=MAX_HEAD_DIM),
         scale=(plain + turning) ** -0.5 * _stretch(fields) ** 2,
     )
     return dense_first(fields, attention)

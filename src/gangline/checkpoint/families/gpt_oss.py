@@ -14,7 +14,7 @@ from gangline.checkpoint.shape import LayerShape, Mixture, Routing, SelfAttentio
 def layers(fields: Fields) -> Sequence[LayerShape]:
     window = sliding_window(fields, 128)
     rope = rope_of(fields, fields.head_dim(64), theta=150_000.0)
-    n_experts = fields.count("num_local_experts")
+    n_experts = fields.experts("num_local_experts")
     n_active = fields.count("num_experts_per_tok", limit=n_experts)
     routing = Routing(n_experts, n_active, scoring="softmax_chosen")
     mixture = Mixture(routing, fields.count("intermediate_size"))

@@ -13,7 +13,7 @@ from gangline.checkpoint.shape import LayerShape, Mixture, Routing, SelfAttentio
 
 def layers(fields: Fields) -> Sequence[LayerShape]:
     rules = fields.attention(window=sliding_window(fields))
-    n_experts = fields.count("num_local_experts", 8)
+    n_experts = fields.experts("num_local_experts", 8)
     n_active = fields.count("num_experts_per_tok", 2, limit=n_experts)
     routing = Routing(n_experts, n_active, renormalize=True)
     mixture = Mixture(routing, fields.count("intermediate_size"))

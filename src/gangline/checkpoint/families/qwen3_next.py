@@ -12,7 +12,7 @@ from gangline.checkpoint.families.common import (
     sparse_layers,
 )
 from gangline.checkpoint.families.family import Family, Names
-from gangline.checkpoint.fields import Fields
+from gangline.checkpoint.fields import MAX_HEAD_DIM, Fields
 from gangline.checkpoint.rotation import rope_of
 from gangline.checkpoint.shape import DeltaAttention, DeltaNet, LayerShape, SelfAttention
 
@@ -38,15 +38,15 @@ def layers(fields: Fields) -> Sequence[LayerShape]:
 
 
 def _delta_rules(fields: Fields) -> DeltaNet:
-    n_key_heads = fields.count("linear_num_key_heads", 16)
-    n_value_heads = fields.count("linear_num_value_heads", 32)
+    n_key_heads = fields.heads("linear_num_key_heads", 16)
+    n_value_heads = fields.heads("linear_num_value_heads", 32)
     if n_value_heads % n_key_heads:
         raise fields.bad("linear_num_value_heads", n_value_heads, f"a multiple of {n_key_heads}")
     return DeltaNet(
         n_key_heads,
         n_value_heads,
-        key_dim=fields.count("linear_key_head_dim", 128),
-        value_dim=fields.count("linear_value_head_dim", 128),
+        key_dim=fields.count("linear_key_head_dim", 128, limit=MAX_HEAD_DIM),
+        value_dim=fields.count("linear_value_head_dim", 128, limit=MAX_HEAD_DIM),
         kernel=fields.count("linear_conv_kernel_dim", 4, limit=64),
     )
 
