@@ -27,7 +27,7 @@ from gangline.checkpoint.model import Checkpoint, open_checkpoint
 from gangline.checkpoint.tensors import GroupAffine, Tensor
 from gangline.engine.backends import open_backend
 from gangline.engine.decoder import Decoder
-from gangline.engine.operations import Batch
+from gangline.engine.operations import Attention, Batch
 from gangline.facts import Span
 
 DEMO = {
@@ -64,7 +64,8 @@ def operations(threads: int) -> dict[str, float]:
     w = ops.weight(Tensor("w", "f32", (16, 16), np.zeros((16, 16), np.float32)))
     gate_up = ops.weight(Tensor("w", "f32", (32, 16), np.zeros((32, 16), np.float32)))
     one = np.ones(16, np.float32)
-    cache = ops.cache(4, 64, 1, 16)
+    rules = Attention(1, 1, 16, 16, 0.25)
+    cache = ops.cache(4, 64, rules)
     table = ops.rope_table(np.zeros((64, 2, 8), np.float32))
     embedding = ops.table(Tensor("w", "f32", (16, 16), np.zeros((16, 16), np.float32)))
     batch = Batch.of(ints(0), ints(3), ints(1))
@@ -76,8 +77,8 @@ def operations(threads: int) -> dict[str, float]:
         "rms_norm": lambda: ops.rms_norm(x, one, 1e-5),
         "linear": lambda: ops.linear(x, w),
         "linear_add": lambda: ops.linear_add(x, w, x),
-        "rope": lambda: ops.rope(qkv, table, prepared, 1, 1),
-        "attend": lambda: ops.attend(qkv, cache, prepared, 1, 0.25),
+        "rope": lambda: ops.rope(qkv, table, prepared, rules),
+        "attend": lambda: ops.attend(qkv, cache, prepared, rules),
         "gated_mlp": lambda: ops.gated_mlp(x, gate_up, w, "silu", x),
     }
     return {name: best_us(call, 20000) for name, call in calls.items()}

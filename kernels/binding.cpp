@@ -3,13 +3,12 @@
 // A mistake of the caller raises ValueError; after the checks here no batch and no tensor can make
 // a kernel touch memory that is not its own.
 #include "binding.h"
+#include "dispatch.h"
+#include "pool.h"
 
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
-
-#include "dispatch.h"
-#include "pool.h"
 
 namespace gangline {
 namespace {

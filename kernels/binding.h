@@ -96,8 +96,7 @@ class HeldWeight : public Weight {
   std::vector<Bytes> held_;
 };
 
-// A weight for each expert. Their packed parts of one kind share one memory, which has room for all
-// experts: small matrices would not get huge pages each.
+// A weight for each expert.
 class HeldExperts {
  public:
   explicit HeldExperts(int64_t n_experts);
@@ -109,21 +108,15 @@ class HeldExperts {
   // Check that all experts have parts and one shape.
   void finish();
 
-  std::vector<Weight> weights;
+  int64_t n_experts() const { return static_cast<int64_t>(experts_.size()); }
+
+  std::vector<Weight> weights;  // once finished
   int64_t n = 0, k = 0;
 
  private:
-  struct Shelf {
-    Packed form;
-    std::shared_ptr<PackedMemory> memory;
-    int64_t used;
-  };
+  HeldWeight& at(int64_t expert);
 
-  Weight& at(int64_t expert);
-  Shelf& shelf_for(const Packed& form);
-
-  std::vector<Shelf> shelves_;
-  std::vector<Bytes> held_;
+  std::vector<HeldWeight> experts_;
 };
 
 // An embedding: read row by row where it lies, or in a packed weight of the same matrix.

@@ -38,9 +38,9 @@ void py_route(Rows x, const HeldWeight& router, const std::string& scoring, bool
 void py_mixture(Rows x, IntRows experts, Rows weights, const HeldExperts& gate_up,
                 const HeldExperts& down, const std::string& activation, RowsOut y,
                 std::optional<Vector> gate_up_bias, std::optional<Vector> down_bias) {
-  const int64_t n_experts = static_cast<int64_t>(gate_up.weights.size());
+  const int64_t n_experts = gate_up.n_experts();
   require(gate_up.n > 0 && down.n > 0, "mixture: the experts are not finished");
-  require(static_cast<int64_t>(down.weights.size()) == n_experts,
+  require(down.n_experts() == n_experts,
           "mixture: gate_up and down have different numbers of experts");
   require(size(x, 1) == gate_up.k, "mixture: x does not have as many columns as gate_up");
   require(gate_up.n == 2 * down.k, "mixture: gate_up does not have twice the columns of down");

@@ -82,58 +82,33 @@ void HeldWeight::add_quantized(Bytes data, Bytes scales, Bytes offsets, const st
 
 HeldExperts::HeldExperts(int64_t n_experts) {
   require(n_experts > 0 && n_experts <= 1 << 16, "experts must be from 1 to 65536");
-  weights.resize(static_cast<size_t>(n_experts));
+  experts_.resize(static_cast<size_t>(n_experts));
 }
 
-Weight& HeldExperts::at(int64_t expert) {
-  require(expert >= 0 && expert < static_cast<int64_t>(weights.size()), "no such expert");
-  return weights[static_cast<size_t>(expert)];
-}
-
-HeldExperts::Shelf& HeldExperts::shelf_for(const Packed& form) {
-  const int64_t room = static_cast<int64_t>(weights.size());
-  for (Shelf& shelf : shelves_) {
-    const Packed& other = shelf.form;
-    if (shelf.used < room && other.n == form.n && other.k == form.k && other.bits == form.bits &&
-        other.group_size == form.group_size && other.dtype == form.dtype)
-      return shelf;
-  }
-  shelves_.push_back(
-      {form, std::make_shared<PackedMemory>(static_cast<size_t>(form.n_bytes() * room)), 0});
-  return shelves_.back();
+HeldWeight& HeldExperts::at(int64_t expert) {
+  require(expert >= 0 && expert < n_experts(), "no such expert");
+  return experts_[static_cast<size_t>(expert)];
 }
 
 void HeldExperts::add_dense(int64_t expert, Bytes data, const std::string& dtype, int64_t rows,
                             int64_t columns) {
-  Part part;
-  part.dense = dense_matrix(data, dtype, rows, columns);
-  at(expert).append(part);
-  held_.push_back(data);
+  at(expert).add_dense(data, dtype, rows, columns);
 }
 
 void HeldExperts::add_quantized(int64_t expert, Bytes data, Bytes scales, Bytes offsets,
                                 const std::string& dtype, int64_t rows, int64_t columns, int bits,
                                 int group_size) {
-  Weight& weight = at(expert);
-  const Matrix source =
-      quantized_matrix(data, scales, offsets, dtype, rows, columns, bits, group_size);
-  Part part;
-  {
-    Release release;
-    Shelf& shelf = shelf_for(packed_form(source));
-    part.packed = pack(source, shelf.memory->data() + shelf.used * shelf.form.n_bytes());
-    part.memory = shelf.memory;
-    ++shelf.used;
-  }
-  weight.append(part);
+  at(expert).add_quantized(data, scales, offsets, dtype, rows, columns, bits, group_size);
 }
 
 void HeldExperts::finish() {
-  n = weights.front().n;
-  k = weights.front().k;
-  for (const Weight& weight : weights)
-    require(!weight.parts.empty() && weight.n == n && weight.k == k,
+  const HeldWeight& first = experts_.front();
+  for (const HeldWeight& expert : experts_)
+    require(!expert.parts.empty() && expert.n == first.n && expert.k == first.k,
             "experts have different shapes");
+  weights.assign(experts_.begin(), experts_.end());
+  n = first.n;
+  k = first.k;
 }
 
 HeldTable::HeldTable(Bytes data, const std::string& dtype, int64_t rows, int64_t columns)

@@ -197,7 +197,8 @@ void mixture(const float* x, int64_t t, const int32_t* experts, const float* wei
   SortedRows& rows = kept_rows;
   // 1. Gates and ups of every row and each of its experts.
   order.set(experts, t, n_active, static_cast<int64_t>(gate_up.size()));
-  rows.set(order.segments, gate_up, t == 1, [&](int64_t i) {
+  const bool one_row = t == 1 && static_cast<int64_t>(order.segments.size()) == n_active;
+  rows.set(order.segments, gate_up, one_row, [&](int64_t i) {
     return x + order.row_of[static_cast<size_t>(i)] * k;
   });
   float* both = grown(results, n_rows * std::max(2 * ffn, n));

@@ -196,12 +196,10 @@ PackedMemory::PackedMemory(size_t bytes) {
   current = arena_;
 }
 
-Packed packed_form(const Matrix& w) {
-  return {nullptr, w.n, w.k, w.bits <= 4 ? 4 : 8, w.group_size, w.dtype};
-}
-
-Packed pack(const Matrix& w, uint8_t* to) {
-  Packed packed = packed_form(w);
+Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory) {
+  Packed packed{nullptr, w.n, w.k, w.bits <= 4 ? 4 : 8, w.group_size, w.dtype};
+  memory = std::make_shared<PackedMemory>(static_cast<size_t>(packed.n_bytes()));
+  uint8_t* to = memory->data();
   parallel_for(packed.n_panels(), static_cast<double>(packed.n_bytes()),
                [&](int64_t first, int64_t last) {
                  std::optional<WidenedRows> widened;
@@ -212,11 +210,6 @@ Packed pack(const Matrix& w, uint8_t* to) {
                });
   packed.data = to;
   return packed;
-}
-
-Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory) {
-  memory = std::make_shared<PackedMemory>(static_cast<size_t>(packed_form(w).n_bytes()));
-  return pack(w, memory->data());
 }
 
 void unpack_quantized(const Matrix& w, int64_t row, float* y) {

@@ -22,12 +22,8 @@ class PackedMemory {
   uint8_t* data_;
 };
 
-// What a matrix becomes when it is packed, without its memory.
-Packed packed_form(const Matrix& w);
-
-// Repack matrix w on all threads, into memory of its own or to an address that is a multiple of 64.
+// Repack matrix w on all threads.
 Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory);
-Packed pack(const Matrix& w, uint8_t* to);
 
 // y (k) = row `row` of a quantized w as floats: scale * q + offset, rounded once.
 void unpack_quantized(const Matrix& w, int64_t row, float* y);

@@ -78,11 +78,9 @@ class Cpu:
         return np.ascontiguousarray(np.concatenate([dense(part) for part in parts]), np.float32)
 
     def head_weight(self, tensor: Tensor, n_heads: int) -> _kernels.Heads:
-        rows, columns = tensor.shape
         if tensor.quantized is not None:
-            data, dtype = dense(tensor).reshape(-1).view(np.uint8), "f32"
-        else:
-            data, dtype, _, _ = _arguments(tensor)
+            tensor = Tensor(tensor.name, "f32", tensor.shape, dense(tensor))
+        data, dtype, rows, columns = _arguments(tensor)
         return _kernels.Heads(data, dtype, rows, columns, n_heads)
 
     def cache(
