@@ -22,6 +22,7 @@ fuzz: $(VENV)/.installed-test
 
 # Nothing else should run meanwhile.
 bench: $(VENV)/.installed-test
+	@$(BIN)/python -m benchmarks.start
 	@$(BIN)/python -m benchmarks.hop
 	@$(BIN)/python -m benchmarks.lanes
 	@$(BIN)/python benchmarks/kernels.py

@@ -111,9 +111,9 @@ def training_word(rng: random.Random, drill: Sequence[str] = ()) -> str:
     """A word to spell or reverse which is not held out; `drill` are words that are one token."""
     while True:
         kind = rng.random()
-        if drill and kind < 0.45:
+        if drill and kind < 0.20:
             return rng.choice(drill)
-        word = rng.choice(KNOWN_WORDS) if kind < 0.65 else invented_word(rng)
+        word = rng.choice(KNOWN_WORDS) if kind < 0.45 else invented_word(rng)
         if rng.random() < 0.15:
             word = word.capitalize()
         if not is_held_out_word(word):
@@ -366,7 +366,7 @@ def makers(drill: Sequence[str] = ()) -> dict[str, tuple[Maker, float]]:
         "gangline": (gangline_turn, 0.075),
         "small talk": (small_talk_turn, 0.08),
         "story": (story_turn, 0.015),
-        "decline": (scope.decline_turn, 0.09),
+        "decline": (scope.decline_turn, 0.07),
     }
 
 
@@ -383,7 +383,7 @@ def conversation(
     if rng.random() < 0.25:
         yield {"role": "system", "content": rng.choice(talk.SYSTEM_PROMPTS)}
     while turns is None or turns > 0:
-        if rng.random() < (0.15 if memory.told else 0.03):
+        if rng.random() < (0.2 if memory.told else 0.04):
             ask, answer = memory_turn(rng, memory)
         else:
             (name,) = rng.choices(names, weights)

@@ -17,7 +17,7 @@ SHORT = 256  # up to this length, attention that is written out and compiled is 
 class Shape:
     """The dimensions of the model; each a multiple of 64, so that groups of 64 quantize."""
 
-    vocab: int = 640
+    vocab: int = 1024
     hidden: int = 256
     intermediate: int = 512
     layers: int = 8

@@ -37,15 +37,16 @@ class Recipe:
     """How the model is trained. `batches` are (sequences, length, share of the steps)."""
 
     seed: int = 5454
-    steps: int = 4000
+    steps: int = 5400
     warmup: int = 40
-    decay_from: float = 0.3
+    decay_from: float = 0.4
     matrix_rate: float = 0.02
     vector_rate: float = 0.004
     momentum: float = 0.95
     batches: tuple[tuple[int, int, float], ...] = (
-        (20, 256, 0.84),
-        (3, 1024, 0.16),
+        (40, 128, 0.70),
+        (20, 256, 0.22),
+        (3, 1024, 0.08),
     )
 
 

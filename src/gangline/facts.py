@@ -72,6 +72,7 @@ class Hardware(msgspec.Struct, frozen=True):
     interfaces: tuple[Interface, ...] = ()
     disk_free_bytes: int | None = None
     power: PowerSource | None = None
+    measured_busy: bool = False  # something else ran meanwhile: what was measured is too slow
 
 
 class LinkPath(msgspec.Struct, frozen=True):

@@ -12,8 +12,9 @@ import pytest
 
 from gangline.bench import machine
 from gangline.bench.layout import parts_of
-from gangline.bench.machine import matrix_elements, measure, read_disk
+from gangline.bench.machine import is_disturbed, matrix_elements, measure, read_disk
 from gangline.bench.shapes import SHAPES
+from gangline.engine.backends import open_backend
 from gangline.errors import GanglineError
 
 
@@ -31,6 +32,24 @@ def test_everything_is_measured(tmp_path: Path) -> None:
     assert found.operations_per_s is not None and 1e8 < found.operations_per_s < 1e16
     assert found.layer_s is not None and 1e-7 < found.layer_s < 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_back_end_without_our_kernels_is_measured_while_it_decodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gangline._kernels")
+    monkeypatch.setattr(machine, "read_bandwidth", lambda operations, threads: None)
+    monkeypatch.setattr(machine, "DEEP_LAYERS", 2)
+    found = measure(tmp_path)
+    assert found.read_bytes_per_s is not None and 1e8 < found.read_bytes_per_s < 1e13
+    monkeypatch.setattr(machine, "open_backend", lambda name, threads: open_backend("reference"))
+    assert measure(tmp_path).read_bytes_per_s is None, "memory is not what makes it slow"
+
+
+def test_unequal_passes_tell_of_other_work() -> None:
+    assert not is_disturbed([1.0, 1.05, 1.1, 1.2, 1.9])
+    assert is_disturbed([1.0, 1.4, 1.5, 2.0])
+    assert not is_disturbed([1.0]) and not is_disturbed([])
 
 
 def test_what_fails_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

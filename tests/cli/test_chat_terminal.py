@@ -65,12 +65,14 @@ def test_a_conversation(talkative: Cluster) -> None:
         terminal.read(b"(stopped)")
         terminal.type("/clear\n/model\n")
         terminal.read(b"single*")
+        terminal.read(b"> ")
         stats = talkative.wait_stats(
             SINGLE, lambda stats: stats.tokens_total > 0 and not stats.lanes_active
         )
         assert stats.tokens_total < LONG_CONTEXT // 2
         terminal.process.send_signal(signal.SIGINT)
         terminal.read(b"(/quit or Ctrl-D ends)")
+        terminal.read(b"> ")  # until then ^D would be read as a zero byte
         terminal.type("\x04")
         assert terminal.process.wait(timeout=20) == 0
     finally:

@@ -28,9 +28,7 @@ def test_logits_agree_with_transformers(
         recorded = dict(file)
     prompts = sorted({name.split(".")[0] for name in recorded}, key=int)
     assert len(prompts) >= 3
-    chain = Chain(
-        folder, (3, 6), backend=backend, context=min(context, 512), cache_dtype=cache_dtype
-    )
+    chain = Chain(folder, (3, 6), backend=backend, context=context, cache_dtype=cache_dtype)
     for prompt in prompts:
         ids, positions, expected = (
             recorded[f"{prompt}.{part}"] for part in ("ids", "positions", "logits")

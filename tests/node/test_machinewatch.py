@@ -9,11 +9,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gangline.facts import WorkerStats
-from gangline.hardware.measure import Measurement, is_old, today
+from gangline.facts import Hardware, WorkerStats
+from gangline.hardware.measure import (
+    Measurement,
+    is_old,
+    measurement_key,
+    read_cache,
+    today,
+)
 from gangline.node import machinewatch
-from gangline.node.machinewatch import measure_while
-from tests.node.cluster import run
+from gangline.node.machinewatch import MachineWatch, measure_while
+from tests.node.cluster import HARDWARE, run
 from tests.node.samples import A, B, record_of, report_of, report_with, view_of
 
 RESULT = Measurement(1e10, "avx2", "2026-11-20", 1e11, 1e-5, 2e9)
@@ -73,3 +79,27 @@ def test_old_measurements() -> None:
     assert is_old(Measurement(measured_at="9999-01-01"), day)
     assert is_old(Measurement(measured_at="yesterday"), day)
     assert not is_old(Measurement(measured_at=day.isoformat()), day)
+    assert not is_old(Measurement(measured_at=day.isoformat(), measured_busy=True), day)
+
+
+@pytest.mark.parametrize("doubt", [{"measured_busy": True}, {"measured_at": "2020-01-01"}])
+def test_a_doubtful_measurement_is_repeated_once_there_is_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doubt: dict[str, object]
+) -> None:
+    day = today().isoformat()
+    fresh = msgspec.structs.replace(RESULT, measured_at=day)
+    text = msgspec.json.encode(fresh).decode()
+    replace_measuring(monkeypatch, f"print({text!r}, end='')")
+    monkeypatch.setattr(machinewatch, "AGE_EVERY_S", 0.01)
+    hardware = msgspec.structs.replace(HARDWARE, **({"measured_at": day} | doubt))
+
+    async def scene() -> Hardware:
+        changed = asyncio.Event()
+        watch = MachineWatch(tmp_path, hardware, changed.set, fixed=False)
+        await changed.wait()
+        await watch.close()
+        return watch.hardware
+
+    found = run(scene())
+    assert (found.operations_per_s, found.measured_busy) == (1e11, False)
+    assert read_cache(tmp_path / "machine.json", measurement_key(found)) == fresh

@@ -17,12 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from gangline.bench.layout import quantization_of
+from gangline.bench.layout import GROUP_SIZE, quantization_of
 from gangline.bench.shapes import SHAPES
 from gangline.bench.synth import write_checkpoint
 from gangline.bench.watch import read_bandwidth, vector_path
@@ -35,10 +35,15 @@ from gangline.facts import Span
 from gangline.hardware.facts import count_cores
 from gangline.hardware.measure import Measurement
 
+T = TypeVar("T")
+
 BITS = 4
 PREFILL_ROWS = 128
 MEASURE_S = 0.4  # of each of the two models
 ROUNDS = 40  # at most
+GROUP_BITS = 2 * 16 / GROUP_SIZE  # scale and offset of each group, for each weight
+DEEP_LAYERS = 8  # of the wide model: 75 MB, beyond the caches of graphics
+DISTURBED_FROM = 1.3  # times the fastest pass; alone on a machine, the median is within 1.1
 DISK_BYTES = 32 << 20  # written and read back: two seconds on a slow memory card
 _BLOCK_BYTES = 1 << 20
 _F_NOCACHE = 48  # fcntl.h of macOS: do not keep what is read of this file
@@ -57,16 +62,45 @@ _THIN = {
 def measure(folder: Path) -> Measurement:
     """Measure here and now; `folder` is on the disk that is to be read."""
     operations = open_backend("auto", count_cores())
-    wide = _attempt(lambda: _forward_s(operations, folder, _WIDE, PREFILL_ROWS))
-    thin = _attempt(lambda: _forward_s(operations, folder, _THIN, 1))
+    wide = _attempt(lambda: _passes(operations, folder, _WIDE, PREFILL_ROWS))
+    thin = _attempt(lambda: _passes(operations, folder, _THIN, 1))
+    layer_s = statistics.median(thin) / _THIN["num_hidden_layers"] if thin else None
     return Measurement(
-        read_bytes_per_s=_attempt(lambda: read_bandwidth(operations, count_cores())),
+        read_bytes_per_s=_attempt(lambda: _read_bytes_per_s(operations, folder, layer_s)),
         vector=vector_path(operations),
         measured_at=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        operations_per_s=2.0 * PREFILL_ROWS * matrix_elements(_WIDE) / wide if wide else None,
-        layer_s=thin / _THIN["num_hidden_layers"] if thin else None,
+        operations_per_s=_prefill_rate(wide) if wide else None,
+        layer_s=layer_s,
         disk_read_bytes_per_s=_attempt(lambda: read_disk(folder)),
+        measured_busy=is_disturbed(wide or []),
     )
+
+
+def _prefill_rate(seconds: list[float]) -> float:
+    """Operations per second of passes of the wide model."""
+    return 2.0 * PREFILL_ROWS * matrix_elements(_WIDE) / statistics.median(seconds)
+
+
+def is_disturbed(seconds: list[float]) -> bool:
+    """Whether something else ran meanwhile: equal passes took unequal times."""
+    return bool(seconds) and statistics.median(seconds) > DISTURBED_FROM * min(seconds)
+
+
+def _read_bytes_per_s(operations: Operations, folder: Path, layer_s: float | None) -> float | None:
+    """What memory gives: to the kernels from a plain buffer, to other back ends while they decode.
+
+    None for the slow definition of what operations mean, which memory never limits.
+    """
+    if operations.name == "reference":
+        return None
+    speed = read_bandwidth(operations, count_cores())
+    if speed is not None or layer_s is None:
+        return speed
+    sizes = _WIDE | {"num_hidden_layers": DEEP_LAYERS}
+    pass_s = statistics.median(_passes(operations, folder, sizes, 1))
+    reading_s = pass_s - DEEP_LAYERS * layer_s
+    n_bytes = DEEP_LAYERS * matrix_elements(sizes) * (BITS + GROUP_BITS) / 8
+    return n_bytes / reading_s if reading_s > 0 else None
 
 
 def matrix_elements(sizes: dict[str, int]) -> int:
@@ -77,7 +111,7 @@ def matrix_elements(sizes: dict[str, int]) -> int:
     return attention + 3 * hidden * sizes["intermediate_size"]
 
 
-def _attempt(work: Callable[[], float | None]) -> float | None:
+def _attempt(work: Callable[[], T]) -> T | None:
     """One measurement; a machine on which it fails has the others."""
     try:
         return work()
@@ -86,8 +120,10 @@ def _attempt(work: Callable[[], float | None]) -> float | None:
         return None
 
 
-def _forward_s(operations: Operations, folder: Path, sizes: dict[str, int], n_rows: int) -> float:
-    """Seconds of one pass of the first `n_rows` rows through all layers of a random model."""
+def _passes(
+    operations: Operations, folder: Path, sizes: dict[str, int], n_rows: int
+) -> list[float]:
+    """Seconds of passes of the first `n_rows` rows through all layers of a random model."""
     config: dict[str, Any] = SHAPES["llama-3.1-8b"].config | sizes | {"vocab_size": 64}
     form = quantization_of(config, BITS)
     config |= {"quantization": form, "quantization_config": form}
@@ -113,7 +149,7 @@ def _forward_s(operations: Operations, folder: Path, sizes: dict[str, int], n_ro
         began_s = time.perf_counter()
         decoder.forward(rows, batch)
         seconds.append(time.perf_counter() - began_s)
-    return statistics.median(seconds)
+    return seconds
 
 
 def read_disk(folder: Path) -> float | None:

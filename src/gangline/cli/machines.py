@@ -56,7 +56,7 @@ def measured_row(name: str, hardware: Hardware) -> tuple[str, ...]:
         operations_text(hardware.operations_per_s),
         "" if hardware.layer_s is None else f"{significant(hardware.layer_s * 1e6)} µs",
         per_second(hardware.disk_read_bytes_per_s),
-        hardware.measured_at or "",
+        (hardware.measured_at or "") + (", while busy" if hardware.measured_busy else ""),
     )
 
 

@@ -33,6 +33,7 @@ class Measurement(msgspec.Struct, frozen=True):
     operations_per_s: float | None = None
     layer_s: float | None = None
     disk_read_bytes_per_s: float | None = None
+    measured_busy: bool = False
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -67,7 +68,11 @@ def today() -> datetime.date:
 
 
 def is_old(measurement: Measurement, day: datetime.date) -> bool:
-    """Whether it is to be done again; one from the future is as untrustworthy as an old one."""
+    """Whether it is to be done again; one from the future is as untrustworthy as an old one.
+
+    One of a busy machine is not old: a start would only find the machine as busy again. A running
+    node repeats it when there is quiet.
+    """
     if measurement.measured_at is None:
         return True
     try:

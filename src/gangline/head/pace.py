@@ -33,5 +33,5 @@ class Pace:
             self.n_steps += 1
             if self.n_steps >= FEWEST and self.n_steps % EVERY == 0:
                 middle_s = statistics.median(self._intervals)
-                self.tokens_per_s = 1 / middle_s if middle_s > 0 else None
+                self.tokens_per_s = round(1 / middle_s, 2) if middle_s > 0 else None
         self._last = (number, lanes[0], at_s)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 MEMORY_EVERY_S = 5.0
 SURROUNDINGS_EVERY_S = 300.0  # interfaces, power, disk
-OLD_EVERY_S = 3600.0  # how often the date of the measurement is looked at
+AGE_EVERY_S = 900.0  # how often it is asked whether the measurement should be done again
 _MEMORY_STEP_BYTES = 64 << 20  # published in steps, lest its noise be traffic
 _DISK_STEP_BYTES = 1 << 30
 
@@ -96,16 +96,18 @@ class MachineWatch:
 
     async def _watch_age(self) -> None:
         while True:
-            await asyncio.sleep(OLD_EVERY_S)
-            if is_old(_measurement_of(self.hardware), today()):
+            await asyncio.sleep(AGE_EVERY_S)
+            known = _measurement_of(self.hardware)
+            if known.measured_busy or is_old(known, today()):
                 await self._idle.wait()
-                measurement = await measure_while(self._home, self._busy)
-                if measurement is not None and measurement.measured_at is not None:
-                    key = measurement_key(self.hardware)
-                    await asyncio.to_thread(
-                        write_cache, self._home / "machine.json", key, measurement
-                    )
-                    self._replace(**msgspec.structs.asdict(measurement))
+                new = await measure_while(self._home, self._busy)
+                if new is None or new.measured_at is None:
+                    continue
+                if new.measured_busy and not known.measured_busy:
+                    continue  # old and right is better than new and disturbed
+                key = measurement_key(self.hardware)
+                await asyncio.to_thread(write_cache, self._home / "machine.json", key, new)
+                self._replace(**msgspec.structs.asdict(new))
 
 
 def _measurement_of(hardware: Hardware) -> Measurement:

@@ -9,7 +9,7 @@ import { turnView } from "./message.js";
 
 const STARTERS = {
   demo: [
-    "What is 17 + 25?", "Spell sled", "Reverse stone", "What is the capital of France?",
+    "What is 17 + 25?", "Spell apple", "Reverse stone", "What is the capital of France?",
     "What is Gangline?", "Tell me a long story",
   ],
   other: [
