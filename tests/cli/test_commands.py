@@ -114,7 +114,8 @@ def test_status(run: Run, cluster: Cluster) -> None:
     done = run("status", "--url", cluster.urls[0])
     assert (done.returncode, done.stderr) == (0, "")
     shape = re.compile(
-        r"demo: ready, 8 layers on 1 node, 2 lanes of \d+ tokens\n\n"
+        r"demo: ready, 8 layers on 1 node, 2 lanes of \d+ tokens\n"
+        r"one answer: [\d.]+ tok/s ± \d+ % predicted(, [\d.]+ tok/s measured)?\n\n"
         r"NODE  DEVICE +FREE +LAYERS  LINK  STATE\n"
         r"one\*  .+ GiB  \[0, 8\)  -     (ready|serving, [\d.]+ tok/s)\n\n"
         r"`gangline chat demo` talks with it\n"

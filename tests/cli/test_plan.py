@@ -35,8 +35,9 @@ def test_a_plan_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["stages"][0]["layers"] == [0, 36]
 
 
+@pytest.mark.cluster
 def test_a_plan_on_the_live_cluster(run: Run, cluster: Cluster) -> None:
-    done = run("plan", "demo", "--lanes", "2", "--json", GANGLINE_URL=cluster.url)
+    done = run("plan", "demo", "--lanes", "2", "--json", GANGLINE_URL=cluster.urls[0])
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["fits"] is True
@@ -44,7 +45,7 @@ def test_a_plan_on_the_live_cluster(run: Run, cluster: Cluster) -> None:
     assert plan["lanes"] == 2
     assert plan["decode_tps"] > 1
     assert len(plan["stages"]) == 1
-    words = run("plan", "demo", GANGLINE_URL=cluster.url).stdout
+    words = run("plan", "demo", GANGLINE_URL=cluster.urls[0]).stdout
     assert "measured of the machines" in words
 
 
