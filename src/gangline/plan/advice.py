@@ -242,6 +242,7 @@ def reasons(question: Question, plans: Sequence[Arrangement]) -> list[str]:
     found.append(_limit(question, best))
     found += _help(question, best)
     found += _many(question, best)
+    found += _prompt_elsewhere(question, best)
     fit = published_fit().errors[question.engine]
     error = fit.decode if len(best.used) == 1 else fit.cluster
     base = "what was measured of the machines" if question.fleet.measured else "specifications"
@@ -272,7 +273,7 @@ def _division(question: Question, best: Arrangement) -> list[str]:
             size, count = machines[0].memory_gb, len(machines)
             found.append(
                 f"So {count} x {size:g} GB hold what one machine of {count * size:g} GB holds, "
-                f"less what each keeps for itself, and answer no faster than one of them would."
+                "less what each keeps for itself, and answer no faster than one of them would."
             )
     else:
         found.append(
@@ -359,6 +360,32 @@ def _many(question: Question, best: Arrangement) -> list[str]:
     if count > 1 and tps > WORTH * max(best.lanes_tps, other.lanes_tps if other else 0.0):
         found.append(f"{count} copies of the model would serve {rate(tps)} tokens/s together.")
     return found
+
+
+def _prompt_elsewhere(question: Question, best: Arrangement) -> list[str]:
+    """Where a prompt is better read on another machine, and its cache sent over."""
+    model, cluster, wish = question.model, question.cluster, question.wish
+    if len(best.used) > 1:
+        return []
+    cache = sum(layer.cache_bytes(wish.prompt) for layer in model.layer_costs)
+    found = []
+    for i, machine in enumerate(question.fleet.machines):
+        if i in best.used:
+            continue
+        alone = Cluster((cluster.members[i],), cluster.link, cluster.engine)
+        plans = arrange(model, alone, wish)
+        if plans:
+            link = cluster.link(i, best.used[0])
+            first_s = plans[0].prompt_s + cache * 8 / (link.gbps * 1e9)
+            found.append((first_s, machine.id))
+    if not found or min(found)[0] * WORTH > best.prompt_s:
+        return []
+    first_s, name = min(found)
+    return [
+        f"Reading prompts on {name} and answering on {question.fleet.machines[best.used[0]].id} "
+        f"would give the first token after {first_s:.2g} s instead of {best.prompt_s:.2g} s, "
+        f"the cache's way included; Gangline does not do that yet."
+    ]
 
 
 def missing(question: Question) -> list[str]:

@@ -68,6 +68,8 @@ def fleet_of(on: Sequence[str], link: str | None) -> Fleet:
     machines: list[MachineType] = []
     for words in on:
         for part in words.split(","):
+            if not part.strip():
+                continue
             name, count = _counted(part.strip())
             machine = catalog.machine(name)
             machines += [machine] * count

@@ -370,6 +370,9 @@ def _mixing(fields: Fields, kind: str) -> _Mixing:
         q_rank = fields.first("q_lora_rank")
         weights = q_rank * (hidden + queries) if q_rank else hidden * queries
         weights += hidden * (rank + rope) + rank * heads * (nope + value) + heads * value * hidden
+        if index_heads := fields.first("index_n_heads"):  # sparse attention (arXiv:2512.02556)
+            index_dim = fields.count("index_head_dim")
+            weights += q_rank * index_heads * index_dim + hidden * (index_dim + index_heads)
         pair = heads * (2 * rank + rope)  # absorbed: queries and values stay in the latent space
         return _Mixing("latent", weights, rank + rope, pair=pair)
     kv_heads, width = fields.n_kv_heads, fields.head_dim

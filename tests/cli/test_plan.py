@@ -1,0 +1,102 @@
+"""`gangline plan` and `gangline shop`: what they print, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gangline.cli.main import main
+from gangline.cli.plan import stored_bits
+from tests.cli.conftest import Run
+from tests.cluster import Cluster
+
+
+def test_a_plan_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "llama-3.3-70b", "--on", "pi-5-16 x10", "--lanes", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "llama-3.3-70b at 4.5 bits, pipeline, ours"
+    assert any(line.startswith("one answer") and "±" in line for line in lines)
+    assert any(line.startswith("left out: ") and "pi-5-16" in line for line in lines)
+    assert any("their speed does not" in line for line in lines)
+    assert any(line.startswith("What limits it is memory bandwidth") for line in lines)
+
+
+def test_a_plan_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    on = ["--on", "m3-ultra-512 x2", "dgx-spark", "--link", "10gbe"]
+    assert main(["plan", "gpt-oss-120b", *on, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["fits"] is True
+    assert plan["link"] == "10gbe"
+    assert plan["decode_tps"] > 50
+    assert 0 < plan["decode_tps_error"] < 1
+    assert [out["machine"] for out in plan["left_out"]] == ["m3-ultra-512", "dgx-spark"]
+    assert plan["stages"][0]["layers"] == [0, 36]
+
+
+@pytest.mark.cluster
+def test_a_plan_on_the_live_cluster(run: Run, cluster: Cluster) -> None:
+    done = run("plan", "demo", "--lanes", "2", "--json", GANGLINE_URL=cluster.urls[0])
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["fits"] is True
+    assert plan["engine"] == "ours"
+    assert plan["lanes"] == 2
+    assert plan["decode_tps"] > 1
+    assert len(plan["stages"]) == 1
+    words = run("plan", "demo", GANGLINE_URL=cluster.urls[0]).stdout
+    assert "measured of the machines" in words
+
+
+def test_what_does_not_fit_is_a_failure_with_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "llama-3.1-405b", "--on", "pi-5-16", "--json"]) == 1
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["fits"] is False
+    assert "would be enough" in " ".join(plan["why"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["plan", "llama-3.3-70", "--on", "pi-5-16"], 1, "did you mean `llama-3.3-70b`?"),
+        (["plan", "llama-3.3-70b", "--on", "m3-ultr-512"], 1, "did you mean"),
+        (["plan", "llama-3.3-70b", "--on", "pi-5-16", "--link", "10gb"], 1, "`10gbe`"),
+        (["plan", "llama-3.3-70b", "--on", "pi-5-16 x2", "--link", "0gbit"], 2, "carries nothing"),
+        (["plan", "llama-3.3-70b", "--on", ""], 2, "no machines are named"),
+        (["plan", "llama-3.3-70b", "--on", "pi-5-16", "--bits", "64"], 2, "outside 1..32"),
+        (["plan", "llama-3.3-70b", "--on", "pi-5-16", "--context", "9999999"], 2, "131072"),
+        (["plan", "llama-3.3-70b", "--on", "pi-5-16", "--engine", "abacus"], 1, "no engine"),
+        (["plan", "./nowhere", "--on", "pi-5-16"], 1, "no folder"),
+        (["plan", "llama-3.3-70b", "--link", "10gbe"], 2, "measured on a live cluster"),
+        (["shop", "llama-3.3-70b"], 2, "a speed are needed"),
+        (["shop", "llama-3.3-70b", "--min-tps", "-1"], 2, "not a positive number"),
+        (["shop", "llama-3.3-70b", "--min-tps", "1e6"], 1, "within these limits"),
+        (["shop", "llama-3.3-70b", "--min-tps", "9", "--plot", "a.png"], 2, "a.svg"),
+    ],
+)
+def test_odd_questions_get_an_answer(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    assert message in capsys.readouterr().err
+
+
+def test_offers_and_their_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "offers.svg"
+    asked = ["shop", "gpt-oss-120b", "--min-tps", "50", "--budget", "4000", "--plot", str(picture)]
+    assert main(asked) == 0
+    out = capsys.readouterr().out
+    assert "strix-halo-128" in out
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_machines_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shop", "--compare", "dgx-spark", "rtx-4090"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split()[-2:] == ["dgx-spark", "rtx-4090"]
+    assert "does not fit" in out
+
+
+def test_bits_with_and_without_their_scales() -> None:
+    assert [stored_bits(bits) for bits in (4, 8, 4.25, 16)] == [4.5, 8.5, 4.25, 16]
