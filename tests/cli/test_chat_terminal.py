@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import LONG_CONTEXT, SINGLE, Cluster, make_model, running_cluster
+
+PATIENCE_S = 60.0  # without anything new on the screen
 
 pytestmark = [
     pytest.mark.cluster,
@@ -39,6 +42,8 @@ class Terminal:
             stdout=inside,
             stderr=inside,
             env=os.environ | {"TERM": "dumb", "NO_COLOR": "1"},
+            # A shell starts its background jobs deaf to Ctrl-C; these tests may be one.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         os.close(inside)
         self.unread = b""
@@ -46,6 +51,8 @@ class Terminal:
     def read(self, mark: bytes, at_least: int = 0) -> bytes:
         """What is shown, up to and with `mark`."""
         while mark not in self.unread or len(self.unread) < at_least:
+            ready, _, _ = select.select([self.screen], [], [], PATIENCE_S)
+            assert ready, f"waited for {mark!r}, shown: {self.unread!r}"
             self.unread += os.read(self.screen, 4096)
         shown, found, self.unread = self.unread.partition(mark)
         return shown + found
