@@ -5,6 +5,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 LLAMA_PYTHON ?= $(BIN)/python
+# PyTorch for CPUs, a tenth of what PyPI's wheel for Linux takes; where it cannot be reached, PyPI is asked.
+# On a machine with a GPU: make test-torch TORCH_INDEX=https://pypi.org/simple
+TORCH   = torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 NATIVE  = pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 
 .PHONY: run test test-arm test-torch conformance fuzz bench bench-engine clean
@@ -58,16 +62,21 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-.venv-conformance/.installed: $(NATIVE) tools/conformance.txt
-	$(PYTHON) -m venv .venv-conformance
-	.venv-conformance/bin/python -m pip install --quiet --disable-pip-version-check \
-		--editable . --requirement tools/conformance.txt
+.venv-conformance/.installed: $(NATIVE)
+	$(call torch_environment,.venv-conformance,--editable . transformers==5.23.0)
 	@touch $@
 
 .venv-torch/.installed: $(NATIVE)
-	$(PYTHON) -m venv .venv-torch
-	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' torch==2.13.0
+	$(call torch_environment,.venv-torch,--editable '.[test]')
 	@touch $@
+
+# An environment $(1) with PyTorch and what else is to be installed, $(2).
+define torch_environment
+	$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --retries 0 --timeout 10 \
+		--index-url $(TORCH_INDEX) $(TORCH) || echo "$(TORCH_INDEX) has no $(TORCH) for us: asking PyPI"
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) $(2)
+endef
 
 clean:
 	rm -rf $(VENV) .venv-conformance .venv-torch build

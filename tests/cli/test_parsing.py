@@ -98,6 +98,18 @@ def test_model_folders(tmp_path: Path) -> None:
         assert local_path(name) == name
 
 
+def test_a_model_that_lies_here_becomes_an_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in ("own.gguf", "folder/a.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    assert local_path("own.gguf") == str(tmp_path / "own.gguf")
+    assert local_path("folder") == str(tmp_path / "folder")
+    assert local_path("demo") == "demo"
+
+
 def test_a_lone_argument_is_a_model_or_a_prompt() -> None:
     assert choose("demo", "hi", ["demo"]) == ("demo", "hi")
     assert choose("demo", None, ["demo"]) == ("demo", None)

@@ -11,6 +11,8 @@ from gangline.cli.main import main
 from gangline.cli.plan import stored_bits
 from tests.cli.conftest import Run
 from tests.cluster import Cluster
+from tests.make_checkpoint import make_checkpoint
+from tests.make_gguf import make_gguf
 
 
 def test_a_plan_in_words(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +70,10 @@ def test_what_does_not_fit_is_a_failure_with_advice(capsys: pytest.CaptureFixtur
         (["plan", "llama-3.3-70b", "--on", "pi-5-16", "--context", "9999999"], 2, "131072"),
         (["plan", "llama-3.3-70b", "--on", "pi-5-16", "--engine", "abacus"], 1, "no engine"),
         (["plan", "./nowhere", "--on", "pi-5-16"], 1, "no folder"),
+        (["plan", "./nowhere.gguf", "--on", "pi-5-16"], 1, "no folder or file"),
+        (["plan", "llama-3.3-70b", "--on", "abacus"], 1, "m3-ultra-512"),
+        (["plan", "llama-3.3-70b", "--on", "pi-5-16 x2", "--link", "string"], 1, "10gbe"),
+        (["plan", "demo", "--url", "http://127.0.0.1:1"], 1, "--on"),
         (["plan", "llama-3.3-70b", "--link", "10gbe"], 2, "measured on a live cluster"),
         (["shop", "llama-3.3-70b"], 2, "a speed are needed"),
         (["shop", "llama-3.3-70b", "--min-tps", "-1"], 2, "not a positive number"),
@@ -80,6 +86,16 @@ def test_odd_questions_get_an_answer(
 ) -> None:
     assert main(arguments) == code
     assert message in capsys.readouterr().err
+
+
+def test_a_gguf_file_is_planned_without_loading_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = make_gguf(tmp_path / "Tiny.gguf", make_checkpoint(tmp_path / "hf", n_layers=2), "Q8_0")
+    assert main(["plan", str(file), "--on", "pi-5-16", "--context", "64", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["model"] == "Tiny"
+    assert plan["stages"][0]["layers"] == [0, 2]
 
 
 def test_offers_and_their_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

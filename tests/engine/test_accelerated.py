@@ -203,6 +203,18 @@ def test_rotation(ops: Operations, rotating: int) -> None:
     )
 
 
+def test_rotations_of_tables_that_come_and_go(ops: Operations) -> None:
+    """A table may lie where one lay that is gone: the step must not take it for that one."""
+    rules = Attention(1, 1, 2, 2, 1.0)
+    qkv = np.ones((1, rules.width), np.float32)
+    step = lanes_step(ops, (0, 0, 1))
+    for factor in range(20):
+        table = np.full((700, 2, 1), factor, np.float32)
+        rotated = ops.rope(ops.from_numpy(qkv), ops.rope_table(table), step, rules)
+        expected = formulas.rope(qkv.astype(np.float64), table, np.array([0]), rules)
+        agree(ops.to_numpy(rotated), expected)
+
+
 RULES = {
     "plain": Attention(4, 4, 16, 16, 0.25),
     "grouped": Attention(6, 2, 16, 16, 0.25),

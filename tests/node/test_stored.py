@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gangline.checkpoint.describe import describe
 from gangline.errors import CheckpointError, NotFound, UsageError
 from gangline.facts import ModelId
-from gangline.node.stored import ModelStore
+from gangline.node.stored import ModelStore, describe_folder
+from tests.engine.fixtures import read_fixture, write_model
 from tests.make_checkpoint import make_checkpoint
 from tests.make_gguf import make_gguf
 
@@ -39,6 +41,19 @@ def test_what_it_costs(tiny_model: Path, tmp_path: Path) -> None:
     assert stored.cost.output_bytes == 0, "tied"
     assert stored.cost.head_read_bytes == stored.cost.embedding_bytes > 0
     assert stored.cost.max_context == 256
+
+
+@pytest.mark.parametrize("family", ["gpt_oss", "deepseek_v3", "qwen3_next"])
+def test_caches_are_counted_layer_by_layer(family: str, tmp_path: Path) -> None:
+    """Windows, latent attention, states: as the engine allots them."""
+    config, weights, _ = read_fixture(family)
+    folder = write_model(tmp_path / family, config, weights)
+    shape, cost = describe(folder).shape, describe_folder(ModelId(family), folder).cost
+    assert shape is not None and cost is not None and cost.layers
+    expected = zip(shape.cache_bytes_per_token(), shape.state_bytes_per_lane(), strict=True)
+    assert [layer.cache_bytes(1000) for layer in cost.layers] == [
+        1000 * per_token + per_lane for per_token, per_lane in expected
+    ]
 
 
 def test_new_files_are_seen_at_the_next_scan(tiny_model: Path, tmp_path: Path) -> None:

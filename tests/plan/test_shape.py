@@ -22,8 +22,8 @@ def test_all_weights_are_counted(model: catalog.ModelType) -> None:
     """Against the count that was written apart; norms and small gates differ."""
     total, used = active_weights(model.config)
     count = count_parameters(model.config)
-    assert total == pytest.approx(count.total, rel=0.01)
-    assert used == pytest.approx(count.active_layers + count.embedding, rel=0.01)
+    assert total == pytest.approx(count.total, rel=0.001)
+    assert used == pytest.approx(count.active_layers + count.embedding, rel=0.001)
 
 
 @pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.id)
@@ -55,6 +55,28 @@ def test_latent_attention_keeps_little() -> None:
     assert cost.layers[3].n_experts == 256
 
 
+def test_keys_that_are_values_before_they_rotate() -> None:
+    """Gemma 4's global layers have a matrix less, and keep keys and values all the same."""
+    config = catalog.model("gemma-4-31b").config
+    shared = cost_of_config(config, 16).layers
+    apart = cost_of_config({**config, "attention_k_eq_v": False}, 16).layers
+    assert shared[0] == apart[0], "a window: its values have a matrix of their own"
+    assert apart[5].weight_bytes - shared[5].weight_bytes == 2 * 5376 * 4 * 512
+    assert shared[5].cache_bytes_per_token == apart[5].cache_bytes_per_token == 2 * 2 * 4 * 512
+
+
+def test_lightning_attention_keeps_a_matrix_of_each_head() -> None:
+    """MiniMax-M1: seven such layers, then one of attention (arXiv:2506.13585, section 2.1)."""
+    layers = cost_of_config(catalog.model("minimax-m1").config, 16).layers
+    lightning, attention = layers[6], layers[7]
+    assert lightning.cache_bytes(10**6) == 4 * 64 * 128 * 128
+    assert lightning.flops_per_pair == 0
+    assert attention.cache_bytes(1000) == 1000 * 2 * 2 * 8 * 128
+    # Queries, keys, values, gate and result, all heads wide, against a key head for eight.
+    assert lightning.weight_bytes - attention.weight_bytes == 2 * 6144 * 128 * (5 * 64 - 2 * 72)
+    assert [layer.state_bytes > 0 for layer in layers] == [(i + 1) % 8 != 0 for i in range(80)]
+
+
 def test_more_rows_read_more_experts_up_to_all() -> None:
     layer = LayerCost(shared_bytes=10, expert_bytes=1, n_experts=128, n_active=4)
     read = [layer.experts_read(rows) for rows in (1, 2, 8, 32, 512, 10**6)]
@@ -69,15 +91,17 @@ def test_files_keep_their_sizes_and_get_the_work_of_their_config() -> None:
     config = model.config
     published = cost_of_config(config, 4.5)
     files = ModelCost(published.layer_bytes, 1, 1, 4096, 2048, 8192)
-    full = with_layers(files, config)
+    caches = [(1024 * (i % 2), 7 * i) for i in range(files.n_layers)]
+    full = with_layers(files, config, caches)
     assert full.layer_bytes == files.layer_bytes
     assert [layer.weight_bytes for layer in full.layers] == list(files.layer_bytes)
     assert full.layers[0].n_active == 8
-    assert full.layers[0].cache_bytes(100) == 4096 * 100, "as the engine that reads them keeps it"
+    kept = [layer.cache_bytes(100) for layer in full.layers]
+    assert kept == [100 * per_token + per_lane for per_token, per_lane in caches], "as they are"
     assert bits_of(full) == pytest.approx(4.5, abs=0.1)
     other = ModelCost(published.layer_bytes[:-1], 1, 1, 4096, 2048, 8192)
-    assert with_layers(other, config) == other, "another number of layers"
-    assert with_layers(files, {"hidden_size": "large"}) == files
+    assert with_layers(other, config, caches[:-1]) == other, "another number of layers"
+    assert with_layers(files, {"hidden_size": "large"}, caches) == files
 
 
 @pytest.mark.parametrize("bits", [0, -1, 64, float("nan")])

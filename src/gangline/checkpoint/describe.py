@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from gangline.checkpoint.config import architecture_of
-from gangline.checkpoint.contents import read_contents
+from gangline.checkpoint.contents import Contents, read_contents
 from gangline.checkpoint.headers import Entry
 from gangline.checkpoint.parts import Part
 from gangline.checkpoint.shape import ModelShape
@@ -45,7 +45,6 @@ class Sizes(msgspec.Struct, frozen=True):
 class Description(msgspec.Struct, frozen=True):
     """A stored model. `shape` is `None` exactly when it is not supported; `reason` says why."""
 
-    path: str
     fingerprint: str
     size_bytes: int
     architecture: str
@@ -72,7 +71,11 @@ class Description(msgspec.Struct, frozen=True):
 def describe(path: Path | str) -> Description:
     """Read config and headers. A model that is sound but not supported is described as such;
     files that cannot be read raise `CheckpointError` or `NotFound`."""
-    contents = read_contents(Path(path))
+    return describe_contents(read_contents(Path(path)))
+
+
+def describe_contents(contents: Contents) -> Description:
+    """As `describe`, of a model whose config and headers were read."""
     shape, reason, found = None, "", Sizes((), (), 0, 0)
     try:
         shape = contents.shape()
@@ -81,7 +84,6 @@ def describe(path: Path | str) -> Description:
     if shape is not None:
         found = sizes_of(contents.parts(shape), shape)
     return Description(
-        path=str(path),
         fingerprint=fingerprint_of(contents.config, contents.entries),
         size_bytes=sum(entry.n_bytes for entry in contents.entries.values()),
         architecture=architecture_of(contents.config),

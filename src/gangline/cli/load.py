@@ -10,20 +10,23 @@ import msgspec
 from gangline.cli.common import add_backend, add_json, add_url, client_of, positive, wait_ready
 from gangline.cli.output import note, table
 from gangline.facts import ClusterState, LoadRequest, ModelFacts
+from gangline.node.stored import is_model
 
 LOAD_S = 60.0  # to plan and begin, not to finish
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `gangline load`."""
-    parser.add_argument("model", metavar="MODEL", help="a stored model, or a folder on that node")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a stored model, or a folder or file on that node"
+    )
     parser.add_argument(
         "--on", action="append", metavar="NODE", help="use only this node; may be repeated"
     )
     parser.add_argument("--context", type=positive, metavar="N", help="tokens per conversation")
     parser.add_argument("--lanes", type=positive, metavar="N", help="conversations at a time")
     parser.add_argument(
-        "--spread", action="store_true", help="use every node that can help, not the fewest"
+        "--spread", action="store_true", help="use every node, even where fewer are faster"
     )
     add_backend(parser)
     add_url(parser)
@@ -52,12 +55,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def local_path(model: str) -> str:
-    """A folder that exists here becomes absolute, since the node runs elsewhere; ids stay."""
+    """A model that lies here becomes absolute, since the node runs elsewhere; ids stay."""
     try:
-        folder = Path(model).expanduser().resolve(strict=True)
+        path = Path(model).expanduser().resolve(strict=True)
     except (OSError, RuntimeError, ValueError):  # no such folder, `~nobody`, a NUL
         return model
-    return str(folder) if (folder / "config.json").is_file() else model
+    holds_gguf = path.is_dir() and any(path.glob("*.gguf"))
+    return str(path) if is_model(path) or holds_gguf else model
 
 
 class Reporter:

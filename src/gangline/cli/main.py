@@ -167,5 +167,6 @@ def overview() -> str:
         "Run one open language model over the machines you already own\n\n"
         f"usage: gangline COMMAND …\n\n{rows}\n\n"
         "`gangline COMMAND --help` shows what a command takes\n\n"
-        "examples:\n  gangline demo\n  gangline up demo"
+        "examples:\n  gangline demo\n  gangline up demo\n"
+        "  gangline plan llama-3.3-70b --on m4-max-128"
     )

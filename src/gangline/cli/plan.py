@@ -12,10 +12,9 @@ import msgspec
 from gangline.cli.common import add_json, add_url, client_of, positive
 from gangline.cli.load import local_path
 from gangline.cli.output import significant, table
-from gangline.errors import NotFound, ProtocolError, UsageError
-from gangline.facts import ModelId
+from gangline.errors import ProtocolError, Unavailable, UsageError
 from gangline.node.planning import ForecastPlan
-from gangline.node.stored import describe_folder
+from gangline.node.stored import describe_folder, model_id
 from gangline.plan import catalog
 from gangline.plan.advice import Advice, Question, ShapeAt, advise, rate
 from gangline.plan.engines import ENGINES, find_engine
@@ -30,7 +29,7 @@ USUAL_BITS = 4.5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `gangline plan`."""
-    parser.add_argument("model", metavar="MODEL", help="a model of the catalogue, or a folder")
+    parser.add_argument("model", metavar="MODEL", help="a model of the catalogue, or files here")
     parser.add_argument(
         "--on",
         nargs="+",
@@ -38,14 +37,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MACHINE",
         help='machines of the catalogue, as "m3-ultra-512 x4" (default: the live cluster)',
     )
-    parser.add_argument("--link", metavar="LINK", help="how they are connected, as 10gbe")
     parser.add_argument(
-        "--bits", type=float, metavar="B", help="per weight; whole numbers without their scales"
+        "--link", metavar="LINK", help='how they are connected: a name, as 10gbe, or "1gbit,0.3ms"'
     )
-    parser.add_argument("--context", type=positive, metavar="N", help="tokens per conversation")
-    parser.add_argument("--lanes", type=positive, metavar="N", help="conversations at a time")
     parser.add_argument(
-        "--prompt", type=positive, default=512, metavar="N", help="its tokens (default: 512)"
+        "--bits", type=float, metavar="B", help="bits per weight: 4 (and its scales), 8, 16, 5.5"
+    )
+    parser.add_argument(
+        "--context",
+        type=positive,
+        metavar="N",
+        help=f"tokens per conversation (default: {DEFAULT_CONTEXT})",
+    )
+    parser.add_argument(
+        "--lanes", type=positive, metavar="N", help="conversations at a time (default: 1)"
+    )
+    parser.add_argument(
+        "--prompt",
+        type=positive,
+        default=512,
+        metavar="N",
+        help="tokens of the prompt (default: 512)",
     )
     parser.add_argument(
         "--parallel",
@@ -54,7 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="give machines layers, or shares of each matrix (default: auto)",
     )
     parser.add_argument(
-        "--engine", default="ours", metavar="NAME", help=f"whose speed: {', '.join(ENGINES)}"
+        "--engine",
+        default="ours",
+        metavar="NAME",
+        help=f"whose speed: {', '.join(ENGINES)} (default: ours)",
     )
     add_url(parser)
     add_json(parser)
@@ -96,7 +111,12 @@ def _on_cluster(options: argparse.Namespace) -> Advice:
     for name in ("context", "lanes"):
         if getattr(options, name) is not None:
             query[name] = str(getattr(options, name))
-    body = client.request("GET", f"/cluster/plan?{urlencode(query)}")
+    try:
+        body = client.request("GET", f"/cluster/plan?{urlencode(query)}")
+    except Unavailable as error:
+        raise Unavailable(
+            error.message, hint=f'{error.hint}; --on "m4-max-128 x2" plans for machines you name'
+        ) from None
     forecast = msgspec.json.decode(body, type=ForecastPlan).forecast
     if forecast is None:
         raise ProtocolError(
@@ -106,18 +126,18 @@ def _on_cluster(options: argparse.Namespace) -> Advice:
 
 
 def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
-    """A model of the catalogue, or of a folder here, with the bits to plan for."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        stored = describe_folder(ModelId(folder.resolve().name), folder, strict=True)
+    """A model of the catalogue, or in a folder or file here, with the bits to plan for."""
+    path = Path(name).expanduser()
+    if "/" in name or path.is_dir() or path.suffix == ".gguf":
+        stored = describe_folder(model_id(path.resolve()), path, strict=True)
         cost = stored.cost
         if cost is None:
-            raise UsageError(f"{folder} cannot be run: {stored.model.reason}")
+            raise UsageError(f"{path} cannot be run: {stored.model.reason}")
         if bits is not None:
-            raise UsageError("the files of a folder have their bits", param="bits")
+            raise UsageError(
+                f"the weights in {path} have their bits", hint="leave out --bits", param="bits"
+            )
         return stored.model.id, lambda _: cost, bits_of(cost)
-    if "/" in name or folder.suffix == ".gguf":
-        raise NotFound(f"there is no folder {folder}", hint="give a model's folder or its id")
     model = catalog.model(name)
     if bits is None:
         bits = min(model.bits, key=lambda usual: abs(usual - USUAL_BITS))

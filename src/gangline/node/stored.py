@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from gangline.checkpoint.config import CONFIG_NAME
-from gangline.checkpoint.contents import read_contents
-from gangline.checkpoint.describe import Description, describe
+from gangline.checkpoint.contents import Contents, read_contents
+from gangline.checkpoint.describe import Description, describe_contents
 from gangline.checkpoint.gguf import SUFFIX, is_first_file, model_name
 from gangline.errors import GanglineError, NotFound, UsageError
 from gangline.facts import ModelId, StoredModel
@@ -113,7 +113,8 @@ def describe_folder(model: ModelId, folder: Path, *, strict: bool = False) -> St
             raise NotFound(
                 f"there is no folder or file {folder}", hint="give the folder or file of a model"
             )
-        description = describe(folder)
+        contents = read_contents(folder)
+        description = describe_contents(contents)
     except GanglineError as error:
         if strict:
             raise
@@ -129,10 +130,10 @@ def describe_folder(model: ModelId, folder: Path, *, strict: bool = False) -> St
         supported=description.supported,
         reason=description.reason,
     )
-    return Stored(stored, cost_of(description))
+    return Stored(stored, cost_of(contents, description))
 
 
-def cost_of(description: Description) -> ModelCost | None:
+def cost_of(contents: Contents, description: Description) -> ModelCost | None:
     """What a planner needs; None where the model is not supported."""
     shape = description.shape
     if shape is None:
@@ -145,4 +146,5 @@ def cost_of(description: Description) -> ModelCost | None:
         hidden_size=shape.hidden,
         max_context=shape.context,
     )
-    return with_layers(cost, read_contents(Path(description.path)).config)
+    caches = zip(shape.cache_bytes_per_token(), shape.state_bytes_per_lane(), strict=True)
+    return with_layers(cost, contents.config, tuple(caches))

@@ -416,7 +416,7 @@ def missing(question: Question) -> list[str]:
         if enough and arrange(
             model, fleet.cluster(question.engine, question.bits), _pipeline(wish)
         ):
-            found.append(f"{count} of {kind.name} would be enough.")
+            found.append(f'{count} of {kind.name} would be enough (`--on "{kind.id} x{count}"`).')
             break
     alone = [one for one in catalog.machines() if one.usable_bytes >= needed * 1.01]
     if alone:

@@ -136,7 +136,7 @@ def _find(what: str, name: str, entries: Mapping[str, E]) -> E:
     if close:
         hint = "did you mean " + " or ".join(f"`{candidate}`" for candidate in close) + "?"
     else:
-        hint = f"the catalogue has {len(entries)} {what}s; `docs/catalog.md` tells how to add one"
+        hint = f"its {len(entries)} {what}s: {', '.join(entries)}"
     raise NotFound(f"the catalogue has no {what} `{name}`", hint=hint)
 
 

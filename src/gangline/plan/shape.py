@@ -8,7 +8,7 @@ are known. Elements are counted, then turned into bytes by the bits per weight t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -158,11 +158,13 @@ def cost_of_config(config: Mapping[str, Any], bits: float) -> ModelCost:
     )
 
 
-def with_layers(cost: ModelCost, config: Mapping[str, Any]) -> ModelCost:
+def with_layers(
+    cost: ModelCost, config: Mapping[str, Any], caches: Sequence[tuple[int, int]]
+) -> ModelCost:
     """The cost of files whose sizes are known, with the work of each layer from their config.
 
-    Caches are as large as the engine that reads the files makes them. Unchanged where the config
-    says nothing that fits the files.
+    `caches` are each layer's bytes per token and per lane, as the engine that reads the files keeps
+    them. Unchanged where the config says nothing that fits the files.
     """
     try:
         fields = Fields(config)
@@ -172,14 +174,17 @@ def with_layers(cost: ModelCost, config: Mapping[str, Any]) -> ModelCost:
     if len(elements) != cost.n_layers or not all(part.weights for part in elements):
         return cost
     layers = []
-    for part, n_bytes in zip(elements, cost.layer_bytes, strict=True):
+    for part, n_bytes, (per_token, per_lane) in zip(
+        elements, cost.layer_bytes, caches, strict=True
+    ):
         bits = 8 * n_bytes / part.weights
         layer = part.cost(bits, bits, fields)
         layers.append(
             msgspec.structs.replace(
                 layer,
                 shared_bytes=max(0, n_bytes - layer.n_experts * layer.expert_bytes),
-                cache_bytes_per_token=cost.kv_bytes_per_token,
+                cache_bytes_per_token=per_token,
+                state_bytes=per_lane,
                 keeps_all=True,
             )
         )
@@ -376,11 +381,14 @@ def _mixing(fields: Fields, kind: str) -> _Mixing:
         pair = heads * (2 * rank + rope)  # absorbed: queries and values stay in the latent space
         return _Mixing("latent", weights, rank + rope, pair=pair)
     kv_heads, width = fields.n_kv_heads, fields.head_dim
+    made = 2  # keys and values, each by a matrix
     if kind == "full" and (wide := fields.first("global_head_dim")):  # Gemma 4
         width = wide
         kv_heads = fields.first("num_global_key_value_heads") or kv_heads
+        # One matrix makes both; they differ once keys are rotated, so that the cache keeps both.
+        made = 1 if fields.text.get("attention_k_eq_v") else 2
     gate = 1 if fields.text.get("attn_output_gate") else 0
-    weights = hidden * width * (heads * (2 + gate) + 2 * kv_heads)
+    weights = hidden * width * (heads * (2 + gate) + made * kv_heads)
     return _Mixing(
         "attention", weights, 2 * kv_heads * width, pair=2 * heads * width, parts=kv_heads
     )

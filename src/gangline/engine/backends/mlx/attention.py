@@ -36,14 +36,15 @@ class Step:
             self.sequences.append(Rows(slot, start, first, first + count))
             first += count
         self._positions = mx.array(batch.positions)
-        self._rotations: dict[int, mx.array] = {}
+        # Of each table by its identity, with the table: while it is held nothing else has its id.
+        self._rotations: dict[int, tuple[mx.array, mx.array]] = {}
         self._masks: dict[tuple[int, int, int], mx.array] = {}
 
     def rotation(self, table: mx.array) -> mx.array:
-        """Rows of a rope table, (T, 2, 1, R / 2); tables live as long as their model."""
+        """Rows of a rope table, (T, 2, 1, R / 2)."""
         if id(table) not in self._rotations:
-            self._rotations[id(table)] = table[self._positions][:, :, None]
-        return self._rotations[id(table)]
+            self._rotations[id(table)] = table, table[self._positions][:, :, None]
+        return self._rotations[id(table)][1]
 
     def mask(self, start: int, count: int, window: int) -> mx.array:
         """Who sees whom: (count, keys from the first that any row sees), as truth values."""

@@ -34,13 +34,14 @@ class Step:
         self.groups = groups
         self.row_slots = row_slots  # (T,)
         self.positions = torch.cat([group.positions.reshape(-1) for group in groups])  # (T,)
-        self._rotations: dict[int, torch.Tensor] = {}
+        # Of each table by its identity, with the table: while it is held nothing else has its id.
+        self._rotations: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def rotation(self, table: torch.Tensor) -> torch.Tensor:
-        """Rows of a rope table, (T, 2, 1, R / 2); tables live as long as their model."""
+        """Rows of a rope table, (T, 2, 1, R / 2)."""
         if id(table) not in self._rotations:
-            self._rotations[id(table)] = table[self.positions][:, :, None]
-        return self._rotations[id(table)]
+            self._rotations[id(table)] = table, table[self.positions][:, :, None]
+        return self._rotations[id(table)][1]
 
 
 def step_of(batch: Batch, context: int, device: torch.device) -> Step:
