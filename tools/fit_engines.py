@@ -95,7 +95,7 @@ ENGINE_WIDTHS = {
 CHIP_WIDTHS = {"bandwidth_factor": 0.08, "compute_factor": 0.25}
 
 # Measured here, not fitted: a hop of ours on loopback (docs/log.md), whose round trip is 20 us.
-OURS = EngineFit(hop_us=90.0, sync_us=90.0, shares=False, overlaps_prompt=True)
+OURS = EngineFit(hop_us=90.0, sync_us=90.0, shares=False, overlaps_prompt=True, prompt_rows=256)
 KNOWN = {
     "ours": OURS,
     "llama.cpp": EngineFit(shares=False),

@@ -26,7 +26,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_everything_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("gangline._kernels")
-    found = measure(tmp_path)
+    found = measure(tmp_path, 1)
     assert found.vector and found.measured_at
     assert found.read_bytes_per_s is not None and 1e8 < found.read_bytes_per_s < 1e13
     assert found.operations_per_s is not None and 1e8 < found.operations_per_s < 1e16
@@ -40,10 +40,10 @@ def test_a_back_end_without_our_kernels_is_measured_while_it_decodes(
     pytest.importorskip("gangline._kernels")
     monkeypatch.setattr(machine, "read_bandwidth", lambda operations, threads: None)
     monkeypatch.setattr(machine, "DEEP_LAYERS", 2)
-    found = measure(tmp_path)
+    found = measure(tmp_path, 1)
     assert found.read_bytes_per_s is not None and 1e8 < found.read_bytes_per_s < 1e13
     monkeypatch.setattr(machine, "open_backend", lambda name, threads: open_backend("reference"))
-    assert measure(tmp_path).read_bytes_per_s is None, "memory is not what makes it slow"
+    assert measure(tmp_path, 1).read_bytes_per_s is None, "memory is not what makes it slow"
 
 
 def test_unequal_passes_tell_of_other_work() -> None:
@@ -57,10 +57,10 @@ def test_what_fails_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise GanglineError("the disk is full")
 
     monkeypatch.setattr(machine, "write_checkpoint", full)
-    found = measure(tmp_path)
+    found = measure(tmp_path, 1)
     assert found.operations_per_s is found.layer_s is None
     assert found.measured_at
-    assert measure(tmp_path / "nowhere").disk_read_bytes_per_s is None
+    assert measure(tmp_path / "nowhere", 1).disk_read_bytes_per_s is None
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system cannot be told to forget")

@@ -19,7 +19,7 @@ def test_the_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert 1e8 < first.read_bytes_per_s < 1e13, "bytes per second of some real memory"
     assert first.measured_at is not None
 
-    def never(home: Path) -> Measurement:
+    def never(home: Path, threads: int | None) -> Measurement:
         raise AssertionError("it is in the cache")
 
     monkeypatch.setattr(measure, "run_measurement", never)
@@ -32,7 +32,7 @@ def test_an_old_measurement_is_done_anew(tmp_path: Path, monkeypatch: pytest.Mon
     key = measure.measurement_key(machine_facts())
     write_cache(tmp_path / "machine.json", key, Measurement(1e9, "avx2", "2020-01-01"))
     new = Measurement(2e9, "avx2", measure.today().isoformat(), 3e9, 1e-5, 4e9)
-    monkeypatch.setattr(measure, "run_measurement", lambda home: new)
+    monkeypatch.setattr(measure, "run_measurement", lambda home, threads: new)
     found = measured_hardware(tmp_path)
     assert (found.read_bytes_per_s, found.operations_per_s) == (2e9, 3e9)
     assert (found.layer_s, found.disk_read_bytes_per_s) == (1e-5, 4e9)

@@ -26,7 +26,9 @@ RESULT = Measurement(1e10, "avx2", "2026-11-20", 1e11, 1e-5, 2e9)
 
 
 def replace_measuring(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    monkeypatch.setattr(machinewatch, "measure_command", lambda home: [sys.executable, "-c", code])
+    monkeypatch.setattr(
+        machinewatch, "measure_command", lambda home, threads: [sys.executable, "-c", code]
+    )
 
 
 def test_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +43,9 @@ def test_a_failure_is_no_measurement(
 ) -> None:
     replace_measuring(monkeypatch, code)
     assert run(measure_while(tmp_path, asyncio.Event())) is None
-    monkeypatch.setattr(machinewatch, "measure_command", lambda home: [str(tmp_path / "none")])
+    monkeypatch.setattr(
+        machinewatch, "measure_command", lambda home, threads: [str(tmp_path / "none")]
+    )
     assert run(measure_while(tmp_path, asyncio.Event())) is None
 
 

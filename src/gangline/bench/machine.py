@@ -1,6 +1,6 @@
 """What this machine can do, measured with the engine itself in about two seconds.
 
-`python -m gangline.bench.machine FOLDER` prints a `Measurement` as JSON. Nodes run it as a process
+`python -m gangline.bench.machine FOLDER [THREADS]` prints a `Measurement` as JSON. Nodes run it as a process
 of its own (`hardware/measure.py`), so that they never load the engine nor NumPy. Prefill and the
 fixed cost of a layer are those of two small random models, because that is what a step pays:
 kernels, threads and Python together. What cannot be measured stays `None`.
@@ -59,14 +59,14 @@ _THIN = {
 }  # fmt: skip
 
 
-def measure(folder: Path) -> Measurement:
-    """Measure here and now; `folder` is on the disk that is to be read."""
-    operations = open_backend("auto", count_cores())
+def measure(folder: Path, threads: int) -> Measurement:
+    """Measure here and now with as many threads; `folder` is on the disk that is to be read."""
+    operations = open_backend("auto", threads)
     wide = _attempt(lambda: _passes(operations, folder, _WIDE, PREFILL_ROWS))
     thin = _attempt(lambda: _passes(operations, folder, _THIN, 1))
     layer_s = statistics.median(thin) / _THIN["num_hidden_layers"] if thin else None
     return Measurement(
-        read_bytes_per_s=_attempt(lambda: _read_bytes_per_s(operations, folder, layer_s)),
+        read_bytes_per_s=_attempt(lambda: _read_bytes_per_s(operations, threads, folder, layer_s)),
         vector=vector_path(operations),
         measured_at=datetime.datetime.now(datetime.UTC).date().isoformat(),
         operations_per_s=_prefill_rate(wide) if wide else None,
@@ -86,14 +86,16 @@ def is_disturbed(seconds: list[float]) -> bool:
     return bool(seconds) and statistics.median(seconds) > DISTURBED_FROM * min(seconds)
 
 
-def _read_bytes_per_s(operations: Operations, folder: Path, layer_s: float | None) -> float | None:
+def _read_bytes_per_s(
+    operations: Operations, threads: int, folder: Path, layer_s: float | None
+) -> float | None:
     """What memory gives: to the kernels from a plain buffer, to other back ends while they decode.
 
     None for the slow definition of what operations mean, which memory never limits.
     """
     if operations.name == "reference":
         return None
-    speed = read_bandwidth(operations, count_cores())
+    speed = read_bandwidth(operations, threads)
     if speed is not None or layer_s is None:
         return speed
     sizes = _WIDE | {"num_hidden_layers": DEEP_LAYERS}
@@ -188,4 +190,5 @@ def _forget_cached(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(msgspec.json.encode(measure(Path(sys.argv[1]))))
+    given = int(sys.argv[2]) if len(sys.argv) > 2 else count_cores()
+    sys.stdout.buffer.write(msgspec.json.encode(measure(Path(sys.argv[1]), given)))

@@ -41,13 +41,16 @@ class _Kept(msgspec.Struct, frozen=True):
     measurement: Measurement
 
 
-def measured_hardware(home: Path) -> Hardware:
-    """This machine with its measurement, kept or new; a new one blocks for about two seconds."""
+def measured_hardware(home: Path, threads: int | None = None) -> Hardware:
+    """This machine with its measurement, kept or new; a new one blocks for about two seconds.
+
+    `threads` are those that its workers have; None: one for each core.
+    """
     hardware = machine_facts(home)
-    path, key = home / "machine.json", measurement_key(hardware)
+    path, key = home / "machine.json", measurement_key(hardware, threads)
     measurement = read_cache(path, key)
     if measurement is None or is_old(measurement, today()):
-        measurement = run_measurement(home)
+        measurement = run_measurement(home, threads)
         if measurement.measured_at is not None:
             write_cache(path, key, measurement)
     return with_measurement(hardware, measurement)
@@ -58,9 +61,10 @@ def with_measurement(hardware: Hardware, measurement: Measurement) -> Hardware:
     return msgspec.structs.replace(hardware, **msgspec.structs.asdict(measurement))
 
 
-def measurement_key(hardware: Hardware) -> str:
-    """What a measurement holds for: another chip, other cores or another build has its own."""
-    return f"{hardware.chip} | {hardware.cores} cores | {build_name()}"
+def measurement_key(hardware: Hardware, threads: int | None = None) -> str:
+    """What a measurement holds for: another chip, cores, threads or build have their own."""
+    used = hardware.cores if threads is None else threads
+    return f"{hardware.chip} | {used} of {hardware.cores} cores | {build_name()}"
 
 
 def today() -> datetime.date:
@@ -102,17 +106,18 @@ def write_cache(path: Path, key: str, measurement: Measurement) -> None:
     write_kept(path, _Kept(key, measurement))
 
 
-def measure_command(home: Path) -> list[str]:
+def measure_command(home: Path, threads: int | None = None) -> list[str]:
     """The process that prints a `Measurement`; it writes its scratch files into `home`."""
-    return [sys.executable, "-P", "-m", "gangline.bench.machine", str(home)]
+    command = [sys.executable, "-P", "-m", "gangline.bench.machine", str(home)]
+    return command if threads is None else [*command, str(threads)]
 
 
-def run_measurement(home: Path) -> Measurement:
+def run_measurement(home: Path, threads: int | None = None) -> Measurement:
     """Measure in a process; a failure is "not measured", never an error of the node."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
-            measure_command(home),
+            measure_command(home, threads),
             capture_output=True,
             timeout=TIMEOUT_S,
             check=True,

@@ -46,10 +46,17 @@ class MachineWatch:
     """
 
     def __init__(
-        self, home: Path, hardware: Hardware, changed: Callable[[], None], *, fixed: bool
+        self,
+        home: Path,
+        hardware: Hardware,
+        changed: Callable[[], None],
+        *,
+        threads: int | None = None,
+        fixed: bool,
     ) -> None:
         self.hardware = hardware
         self._home = home
+        self._threads = threads  # of workers, and so of measurements
         self._changed = changed
         self._idle = asyncio.Event()
         self._busy = asyncio.Event()
@@ -100,12 +107,12 @@ class MachineWatch:
             known = _measurement_of(self.hardware)
             if known.measured_busy or is_old(known, today()):
                 await self._idle.wait()
-                new = await measure_while(self._home, self._busy)
+                new = await measure_while(self._home, self._busy, self._threads)
                 if new is None or new.measured_at is None:
                     continue
                 if new.measured_busy and not known.measured_busy:
                     continue  # old and right is better than new and disturbed
-                key = measurement_key(self.hardware)
+                key = measurement_key(self.hardware, self._threads)
                 await asyncio.to_thread(write_cache, self._home / "machine.json", key, new)
                 self._replace(**msgspec.structs.asdict(new))
 
@@ -114,11 +121,13 @@ def _measurement_of(hardware: Hardware) -> Measurement:
     return Measurement(**{name: getattr(hardware, name) for name in Measurement.__struct_fields__})
 
 
-async def measure_while(home: Path, busy: asyncio.Event) -> Measurement | None:
+async def measure_while(
+    home: Path, busy: asyncio.Event, threads: int | None = None
+) -> Measurement | None:
     """Measure in a process; None where it failed, or where `busy` was set before it ended."""
     try:
         process = await asyncio.create_subprocess_exec(
-            *measure_command(home),
+            *measure_command(home, threads),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

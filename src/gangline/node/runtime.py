@@ -79,9 +79,13 @@ class Runtime:
         await asyncio.to_thread(self._store.scan)
         given = config.hardware
         hardware = (
-            await asyncio.to_thread(measured_hardware, config.home) if given is None else given
+            await asyncio.to_thread(measured_hardware, config.home, config.threads)
+            if given is None
+            else given
         )
-        self._machine = MachineWatch(config.home, hardware, self._changed, fixed=given is not None)
+        self._machine = MachineWatch(
+            config.home, hardware, self._changed, threads=config.threads, fixed=given is not None
+        )
         left.push_async_callback(self._machine.close)
         self._advertise = advertised_address(config)
         echo = EchoResponder(config.listen, self._advertise)

@@ -14,7 +14,6 @@ from gangline.plan.catalog import LinkType
 from gangline.plan.engines import EngineFit, Rates
 from gangline.plan.shape import LayerCost, ModelCost
 
-PREFILL_ROWS = 512  # tokens of a prompt that a step takes, as most engines cut prompts
 MATRIX_ROWS = 8  # from so many rows on, kernels work on tiles instead of single rows
 BUS_HOP_US = 20.0  # between cards of one computer: a copy that is queued, no message
 HIDDEN_BYTES = 4  # a hidden state crosses a hop in the float32 in which it is computed

@@ -17,7 +17,6 @@ import msgspec
 
 from gangline.plan.catalog import LinkType
 from gangline.plan.cost import (
-    PREFILL_ROWS,
     Step,
     Work,
     all_reduce_seconds,
@@ -352,7 +351,7 @@ def _prompt_seconds(
 ) -> float:
     """Until the first token; stages of ours work on different parts of the prompt at a time."""
     total, slowest = 0.0, 0.0
-    for i, step in enumerate(prompt_steps(wish.prompt, 0, PREFILL_ROWS)):
+    for i, step in enumerate(prompt_steps(wish.prompt, 0, cluster.engine.prompt_rows)):
         times = _times(model, cluster, stages, step)
         hops = _hops(model, cluster, stages, step)
         overlaps = cluster.engine.overlaps_prompt or _is_bus(cluster, stages)
