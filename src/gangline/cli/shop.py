@@ -10,6 +10,7 @@ import msgspec
 
 from gangline.cli.common import add_json, positive
 from gangline.cli.output import note, table
+from gangline.cli.picture import check_picture, write_picture
 from gangline.cli.plan import DEFAULT_CONTEXT, find_model
 from gangline.errors import DoesNotFit, UsageError
 from gangline.plan import catalog
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Rank offers, or compare machines."""
     if options.plot:
-        check_plot(options.plot)
+        check_picture(Path(options.plot))
     if options.compare:
         return _compare(options)
     if options.model is None or options.min_tps is None:
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     found.sort(key=lambda offer: _order(options.by, offer))
     title = f"{name} at {bits:g} bits, {context} tokens of context, {engine}"
     if options.plot:
-        write_plot(Path(options.plot), plot_offers(title, found))
+        write_picture(Path(options.plot), plot_offers(title, found))
         note(f"{options.plot} written")
     if options.json:
         print(msgspec.json.encode(found).decode())
@@ -150,27 +151,6 @@ def render_compared(found: list[Compared], models: list[str]) -> list[str]:
         row("dollars per GB", [shown(one.usd_per_gb) for one in found]),
     ]  # fmt: skip
     return table(("", *(one.machine for one in found)), rows)
-
-
-def check_plot(path: str) -> None:
-    """Raise UsageError for a picture that cannot be written, before anything is computed."""
-    suffix = Path(path).suffix.lower()
-    if suffix == ".png":
-        raise UsageError(
-            "a .png needs a library that Gangline does not carry",
-            hint=f"write {Path(path).with_suffix('.svg')} instead: every browser shows it",
-            param="plot",
-        )
-    if suffix != ".svg":
-        raise UsageError(f"`{path}` is no picture", hint="use a name ending in .svg", param="plot")
-
-
-def write_plot(path: Path, picture: str) -> None:
-    """Write the picture; UsageError where that cannot be."""
-    try:
-        path.write_text(picture, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", param="plot") from error
 
 
 def _amount(text: str) -> float:

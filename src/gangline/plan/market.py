@@ -28,6 +28,7 @@ class Offer(msgspec.Struct, frozen=True):
 
     machines: tuple[str, ...]
     name: str
+    kind: str  # of the machines, as the catalogue has it; "mixed"
     link: str
     parallel: str
     decode_tps: float
@@ -115,6 +116,7 @@ def offer_of(
     return Offer(
         machines=tuple(one.id for one in fleet.machines),
         name=fleet.name,
+        kind=machine.kind,
         link=fleet.link.id if count > 1 else "none",
         parallel=best.parallel,
         decode_tps=round(best.decode_tps, 2),
