@@ -18,6 +18,7 @@ from gangline.plan.advice import rate
 from gangline.plan.engines import ENGINES, find_engine
 from gangline.plan.forecast import Wish
 from gangline.plan.market import MODELS_COMPARED, Compared, Limits, Offer, compare, offers
+from gangline.plan.mixes import MOST_OF_A_KIND, mixed_offers
 from gangline.plan.plot import plot_offers
 
 SHOWN = 20
@@ -34,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=_amount, metavar="B", help="per weight")
     parser.add_argument("--engine", default="ours", metavar="NAME", help=", ".join(ENGINES))
     parser.add_argument("--by", choices=ORDERS, default="price", help="what comes first")
+    parser.add_argument(
+        "--mix", action="store_true", help=f"also two kinds together, 1 to {MOST_OF_A_KIND} of each"
+    )
     parser.add_argument("--all", action="store_true", help=f"all offers, not the first {SHOWN}")
     parser.add_argument(
         "--compare", nargs="+", metavar="MACHINE", help="lay these machines side by side"
@@ -61,7 +65,11 @@ def run(options: argparse.Namespace) -> int:
         math.inf if options.max_watts is None else options.max_watts,
     )
     engine = find_engine(options.engine)
-    found = offers(shape, bits, engine, Wish(context), limits)
+    wish = Wish(context)
+    found = offers(shape, bits, engine, wish, limits)
+    if options.mix:
+        kinds = catalog.machines()
+        found += mixed_offers(shape, bits, engine, wish, limits, kinds, found)
     if not found:
         raise DoesNotFit(
             f"no machines of the catalogue run {name} at {bits:g} bits within these limits",
