@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
+import sys
 from pathlib import Path
 
 import pytest
 
 from gangline.cli.main import main
+from gangline.cli.picture import ZOOM
 from gangline.cli.plan import stored_bits
+from gangline.plan.plot import HEIGHT, WIDTH
 from tests.cli.conftest import Run
 from tests.cluster import Cluster
 from tests.make_checkpoint import make_checkpoint
@@ -77,8 +81,8 @@ def test_what_does_not_fit_is_a_failure_with_advice(capsys: pytest.CaptureFixtur
         (["plan", "llama-3.3-70b", "--link", "10gbe"], 2, "measured on a live cluster"),
         (["shop", "llama-3.3-70b"], 2, "a speed are needed"),
         (["shop", "llama-3.3-70b", "--min-tps", "-1"], 2, "not a positive number"),
-        (["shop", "llama-3.3-70b", "--min-tps", "1e6"], 1, "within these limits"),
-        (["shop", "llama-3.3-70b", "--min-tps", "9", "--plot", "a.png"], 2, "a.svg"),
+        (["shop", "llama-3.3-70b", "--min-tps", "9", "--budget", "9"], 1, "within these limits"),
+        (["shop", "llama-3.3-70b", "--min-tps", "9", "--plot", "a.gif"], 2, ".svg or .png"),
     ],
 )
 def test_odd_questions_get_an_answer(
@@ -105,6 +109,28 @@ def test_offers_and_their_picture(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert "strix-halo-128" in out
     assert picture.read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_a_picture_for_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("resvg_py", reason="the extra `plot` is not installed")
+    picture = tmp_path / "offers.png"
+    asked = ["shop", "gpt-oss-120b", "--min-tps", "50", "--budget", "4000", "--plot", str(picture)]
+    assert main(asked) == 0
+    assert f"{picture} written" in capsys.readouterr().err
+    data = picture.read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    size = struct.unpack(">II", data[16:24])  # of the header chunk, which comes first
+    assert size == (WIDTH * ZOOM, HEIGHT * ZOOM)
+
+
+def test_a_png_without_its_library_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    assert main(["shop", "gpt-oss-120b", "--min-tps", "50", "--plot", "a.png"]) == 2
+    said = capsys.readouterr().err
+    assert "pip install 'gangline[plot]'" in said
+    assert "a.svg" in said
 
 
 def test_machines_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from gangline.cli.common import add_json, positive
 from gangline.cli.output import note, table
+from gangline.cli.picture import check_picture, write_picture
 from gangline.cli.plan import DEFAULT_CONTEXT, find_model
 from gangline.errors import DoesNotFit, UsageError
 from gangline.plan import catalog
@@ -17,6 +18,7 @@ from gangline.plan.advice import rate
 from gangline.plan.engines import ENGINES, find_engine
 from gangline.plan.forecast import Wish
 from gangline.plan.market import MODELS_COMPARED, Compared, Limits, Offer, compare, offers
+from gangline.plan.mixes import MOST_OF_A_KIND, mixed_offers
 from gangline.plan.plot import plot_offers
 
 SHOWN = 20
@@ -33,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=_amount, metavar="B", help="bits per weight")
     parser.add_argument("--engine", default="ours", metavar="NAME", help=", ".join(ENGINES))
     parser.add_argument("--by", choices=ORDERS, default="price", help="what comes first")
+    parser.add_argument(
+        "--mix", action="store_true", help=f"also two kinds together, 1 to {MOST_OF_A_KIND} of each"
+    )
     parser.add_argument("--all", action="store_true", help=f"all offers, not the first {SHOWN}")
     parser.add_argument(
         "--compare", nargs="+", metavar="MACHINE", help="lay these machines side by side"
@@ -44,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Rank offers, or compare machines."""
     if options.plot:
-        check_plot(options.plot)
+        check_picture(Path(options.plot))
     if options.compare:
         return _compare(options)
     if options.model is None or options.min_tps is None:
@@ -60,7 +65,11 @@ def run(options: argparse.Namespace) -> int:
         math.inf if options.max_watts is None else options.max_watts,
     )
     engine = find_engine(options.engine)
-    found = offers(shape, bits, engine, Wish(context), limits)
+    wish = Wish(context)
+    found = offers(shape, bits, engine, wish, limits)
+    if options.mix:
+        kinds = catalog.machines()
+        found += mixed_offers(shape, bits, engine, wish, limits, kinds, found)
     if not found:
         raise DoesNotFit(
             f"no machines of the catalogue run {name} at {bits:g} bits within these limits",
@@ -69,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     found.sort(key=lambda offer: _order(options.by, offer))
     title = f"{name} at {bits:g} bits, {context} tokens of context, {engine}"
     if options.plot:
-        write_plot(Path(options.plot), plot_offers(title, found))
+        write_picture(Path(options.plot), plot_offers(title, found))
         note(f"{options.plot} written")
     if options.json:
         print(msgspec.json.encode(found).decode())
@@ -150,27 +159,6 @@ def render_compared(found: list[Compared], models: list[str]) -> list[str]:
         row("dollars per GB", [shown(one.usd_per_gb) for one in found]),
     ]  # fmt: skip
     return table(("", *(one.machine for one in found)), rows)
-
-
-def check_plot(path: str) -> None:
-    """Raise UsageError for a picture that cannot be written, before anything is computed."""
-    suffix = Path(path).suffix.lower()
-    if suffix == ".png":
-        raise UsageError(
-            "a .png needs a library that Gangline does not carry",
-            hint=f"write {Path(path).with_suffix('.svg')} instead: every browser shows it",
-            param="plot",
-        )
-    if suffix != ".svg":
-        raise UsageError(f"`{path}` is no picture", hint="use a name ending in .svg", param="plot")
-
-
-def write_plot(path: Path, picture: str) -> None:
-    """Write the picture; UsageError where that cannot be."""
-    try:
-        path.write_text(picture, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", param="plot") from error
 
 
 def _amount(text: str) -> float:

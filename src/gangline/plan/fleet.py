@@ -80,6 +80,15 @@ def fleet_of(on: Sequence[str], link: str | None) -> Fleet:
     return Fleet(tuple(machines), link_of(link) if link else usual_link(machines))
 
 
+def mixed_fleet(some: Sequence[MachineType], others: Sequence[MachineType]) -> Fleet:
+    """Machines of two kinds: like ones on their best link, unlike ones on the best they share."""
+    between = usual_link((some[0], others[0]))
+    inside = (usual_link(some), usual_link(others))
+    kinds = [0] * len(some) + [1] * len(others)
+    ways = tuple(tuple(inside[a] if a == b else between for b in kinds) for a in kinds)
+    return Fleet((*some, *others), between, ways=ways)
+
+
 def _counted(text: str) -> tuple[str, int]:
     """(id, count) of "m3-ultra-512 x4", "4x m3-ultra-512", "m3-ultra-512"."""
     if any(text == machine.id for machine in catalog.machines()):
@@ -112,10 +121,25 @@ def link_of(text: str) -> LinkType:
     )  # fmt: skip
 
 
+# Ports of a family agree on the speed of the slower one.
+FAMILIES = (("10gbe", "5gbe", "2.5gbe", "1gbe"), ("tb5", "tb4", "tb3"), ("wifi7", "wifi6", "wifi5"))
+
+
+def _speaks(machine: MachineType) -> list[str]:
+    """The links that a machine's ports can be, the slower ones of their families included."""
+    slower = [
+        port
+        for family in FAMILIES
+        for port in family[min(map(family.index, set(family) & set(machine.ports)), default=9) :]
+    ]
+    return [*machine.ports, *(port for port in slower if port not in machine.ports)]
+
+
 def usual_link(machines: Iterable[MachineType]) -> LinkType:
     """The fastest port that all of them have; cards sit in one computer."""
     each = list(machines)
-    shared = [port for port in each[0].ports if all(port in one.ports for one in each)]
+    speaks = [_speaks(one) for one in each]
+    shared = [port for port in speaks[0] if all(port in ports for ports in speaks)]
     known = {link.id for link in catalog.links()}
     usable = [catalog.link(port) for port in shared if port in known]
     if usable:

@@ -1,7 +1,8 @@
 """Sets of machines of the catalogue that run a model fast enough, and what they cost; pure.
 
-A set is a number of equal machines on the fastest link that they have. Cards need a computer around
-them, which is counted at HOST_USD and HOST_WATTS for each CARDS_PER_HOST.
+A set is a number of equal machines on the fastest link that they have; `mixes.py` has two
+kinds. Cards need a computer around them, which is counted at HOST_USD and HOST_WATTS for each
+CARDS_PER_HOST.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from gangline.plan.catalog import MachineType
 from gangline.plan.engines import Engine, bandwidth_gbps
 from gangline.plan.fleet import Fleet, usual_link
 from gangline.plan.forecast import Wish, arrange
+from gangline.plan.shape import ModelCost
 
 COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 HOST_USD, HOST_WATTS, CARDS_PER_HOST = 1200.0, 90.0, 4  # a plain computer for cards, an estimate
@@ -28,6 +30,7 @@ class Offer(msgspec.Struct, frozen=True):
 
     machines: tuple[str, ...]
     name: str
+    kind: str  # of the machines, as the catalogue has it; "mixed"
     link: str
     parallel: str
     decode_tps: float
@@ -74,26 +77,34 @@ def offers(
     limits: Limits,
     machines: Iterable[MachineType] | None = None,
 ) -> list[Offer]:
-    """All sets within the limits, the cheapest first; those without a price last."""
+    """All sets of one kind within the limits, the cheapest first; those without a price last."""
     found = []
     for machine in machines if machines is not None else catalog.machines():
         best = 0.0
         for count in COUNTS:
+            price, watts = price_and_watts((machine,) * count)
+            if not _affordable(price, watts, limits):
+                break  # more of them cost and draw more
             offer = offer_of(machine, count, shape, bits, engine, wish)
             if offer is None or offer.decode_tps <= best * 1.02:
                 continue  # more machines that do not answer faster are no offer
             best = offer.decode_tps
-            within = (
-                offer.decode_tps >= limits.min_tps
-                and (math.isinf(limits.budget_usd) or _known(offer.price_usd) <= limits.budget_usd)
-                and (math.isinf(limits.max_watts) or _known(offer.watts) <= limits.max_watts)
-            )
-            if within:
+            if within(offer, limits):
                 found.append(offer)
-    return sorted(found, key=lambda one: (_known(one.price_usd), -one.decode_tps, one.name))
+    return sorted(found, key=lambda one: (known(one.price_usd), -one.decode_tps, one.name))
 
 
-def _known(value: float | None) -> float:
+def within(offer: Offer, limits: Limits) -> bool:
+    """Whether an offer keeps the limits."""
+    affordable = _affordable(offer.price_usd, offer.watts, limits)
+    return affordable and offer.decode_tps >= limits.min_tps
+
+
+def _affordable(price: float | None, watts: float | None, limits: Limits) -> bool:
+    return known(price) <= limits.budget_usd and known(watts) <= limits.max_watts
+
+
+def known(value: float | None) -> float:
     """A figure that nobody published keeps no limit."""
     return math.inf if value is None else value
 
@@ -102,27 +113,48 @@ def offer_of(
     machine: MachineType, count: int, shape: ShapeAt, bits: float, engine: Engine, wish: Wish
 ) -> Offer | None:
     """What `count` machines would do; None where the model does not fit, or fewer are used."""
-    model = shape(bits)
-    if model.weight_bytes > count * machine.usable_bytes:
-        return None
     fleet = Fleet((machine,) * count, usual_link([machine]))
+    return offer_of_fleet(fleet, shape(bits), bits, engine, wish)
+
+
+def offer_of_fleet(
+    fleet: Fleet, model: ModelCost, bits: float, engine: Engine, wish: Wish
+) -> Offer | None:
+    """What these machines would do; None where the model does not fit, or not all are used."""
+    machines = fleet.machines
+    usable = sum(one.usable_bytes for one in machines)
+    if model.weight_bytes > usable:
+        return None
     plans = arrange(model, fleet.cluster(engine, bits), wish)
-    if not plans or len(plans[0].used) < count:
+    if not plans or len(plans[0].used) < len(machines):
         return None
     best = plans[0]
-    hosts = math.ceil(count / CARDS_PER_HOST) if machine.kind == "gpu" else 0
-    price, watts = machine.price_usd, machine.watts_busy
+    kinds = {one.id: one.kind for one in machines}
+    price, watts = price_and_watts(machines)
     return Offer(
-        machines=tuple(one.id for one in fleet.machines),
+        machines=tuple(one.id for one in machines),
         name=fleet.name,
-        link=fleet.link.id if count > 1 else "none",
+        kind=machines[0].kind if len(kinds) == 1 else "mixed",
+        link=fleet.link.id if len(machines) > 1 else "none",
         parallel=best.parallel,
         decode_tps=round(best.decode_tps, 2),
         prefill_tps=round(wish.prompt / best.prompt_s, 1),
-        memory_gb=round(count * machine.usable_bytes / (1 << 30), 1),
-        price_usd=count * price + hosts * HOST_USD if price else None,
-        price_date=machine.price_date,
-        watts=count * watts + hosts * HOST_WATTS if watts else None,
+        memory_gb=round(usable / (1 << 30), 1),
+        price_usd=price,
+        price_date=min(one.price_date for one in machines),  # as old as the oldest
+        watts=watts,
+    )
+
+
+def price_and_watts(machines: Sequence[MachineType]) -> tuple[float | None, float | None]:
+    """Of all of them while they answer, with a computer around each CARDS_PER_HOST cards."""
+    cards = sum(one.kind == "gpu" for one in machines)
+    hosts = math.ceil(cards / CARDS_PER_HOST)
+    prices = [one.price_usd for one in machines]
+    watts = [one.watts_busy for one in machines]
+    return (
+        sum(prices) + hosts * HOST_USD if all(prices) else None,
+        sum(watts) + hosts * HOST_WATTS if all(watts) else None,
     )
 
 
