@@ -41,6 +41,21 @@ def test_a_plan_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["stages"][0]["layers"] == [0, 36]
 
 
+def test_other_ways_to_use_the_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "llama-3.3-70b", "--on", "m3-ultra-512 x2", "dgx-spark", "--prompt", "4096"]
+    assert main(asked) == 0
+    out = capsys.readouterr().out
+    assert "FIRST TOKEN  ONE ANSWER  TOGETHER" in out
+    assert main([*asked, "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["alternatives"]
+    assert first["kind"] == "prefill elsewhere"
+    assert first["machines"] == ["dgx-spark", "m3-ultra-512"]
+    assert first["ttft_s"] > 1
+    assert second["kind"] == "shared matrices"
+    assert second["decode_tps"] > first["decode_tps"]
+    assert first["why"] in out
+
+
 @pytest.mark.cluster
 def test_a_plan_on_the_live_cluster(run: Run, cluster: Cluster) -> None:
     done = run("plan", "demo", "--lanes", "2", "--json", GANGLINE_URL=cluster.urls[0])

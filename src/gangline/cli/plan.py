@@ -195,6 +195,19 @@ def render(advice: Advice) -> list[str]:
         second = advice.runner_up
         on = " + ".join(_counted(second.machines))
         lines += ["", f"runner-up: {second.parallel} on {on}, {second.why}"]
+    if advice.alternatives:
+        others = [
+            (
+                other.kind,
+                " + ".join(_counted(other.machines)),
+                f"{significant(other.ttft_s)} s",
+                f"{rate(other.decode_tps)} tok/s",
+                f"{rate(other.throughput_tps)} tok/s",
+            )
+            for other in advice.alternatives
+        ]
+        header = ("ALTERNATIVE", "MACHINES", "FIRST TOKEN", "ONE ANSWER", "TOGETHER")
+        lines += ["", *table(header, others), "", *(other.why for other in advice.alternatives)]
     return [*lines, "", *advice.why]
 
 

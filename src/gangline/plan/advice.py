@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from gangline.plan import catalog
+from gangline.plan.alternatives import WORTH, Alternative, alternatives
 from gangline.plan.engines import Engine, published_fit
 from gangline.plan.fleet import Fleet
 from gangline.plan.forecast import (
@@ -17,13 +18,11 @@ from gangline.plan.forecast import (
     Wish,
     arrange,
     best_throughput,
-    replicas_tps,
 )
 from gangline.plan.shape import ModelCost
 
 GIB = 1 << 30
 SAME = 0.005  # speeds that differ by less are the same
-WORTH = 1.1  # a change is mentioned if it makes answers at least so much faster
 KWH_USD = 0.15  # of electricity
 YEARS = 3  # over which a price is spread, always running
 HOURS = YEARS * 365 * 24
@@ -80,6 +79,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[StageAdvice, ...] = ()
     left_out: tuple[LeftOutAdvice, ...] = ()
     runner_up: RunnerUp | None = None
+    alternatives: tuple[Alternative, ...] = ()
     why: tuple[str, ...] = ()
 
 
@@ -140,6 +140,7 @@ def advise(question: Question, given: Arrangement | None = None) -> Advice:
         stages=stages_of(best, [one.name for one in cluster.members]),
         left_out=tuple(left_out(question, best)),
         runner_up=runner_up(question, plans),
+        alternatives=alternatives(model, cluster, wish, best, question.engine),
         why=tuple(reasons(question, plans)),
     )
 
@@ -241,8 +242,6 @@ def reasons(question: Question, plans: Sequence[Arrangement]) -> list[str]:
     found += _division(question, best)
     found.append(_limit(question, best))
     found += _help(question, best)
-    found += _many(question, best)
-    found += _prompt_elsewhere(question, best)
     fit = published_fit().errors[question.engine]
     error = fit.decode if len(best.used) == 1 else fit.cluster
     base = "what was measured of the machines" if question.fleet.measured else "specifications"
@@ -341,51 +340,6 @@ def _help(question: Question, best: Arrangement) -> list[str]:
     if network_s > best.token_s / 2:
         return ["What would help most is a link that answers sooner; more machines would not."]
     return ["More machines of the kind would not make one answer faster, faster memory would."]
-
-
-def _many(question: Question, best: Arrangement) -> list[str]:
-    """Where another plan serves many lanes better."""
-    wish = question.wish
-    if wish.lanes == 1:
-        return []
-    model, cluster = question.model, question.cluster
-    found = []
-    other = best_throughput(model, cluster, wish)
-    if other is not None and other.lanes_tps > WORTH * best.lanes_tps:
-        found.append(
-            f"For throughput a {other.parallel} over {len(other.used)} machines is better: "
-            f"{rate(other.lanes_tps)} tokens/s for {wish.lanes} lanes together."
-        )
-    count, tps = replicas_tps(model, cluster, wish)
-    if count > 1 and tps > WORTH * max(best.lanes_tps, other.lanes_tps if other else 0.0):
-        found.append(f"{count} copies of the model would serve {rate(tps)} tokens/s together.")
-    return found
-
-
-def _prompt_elsewhere(question: Question, best: Arrangement) -> list[str]:
-    """Where a prompt is better read on another machine, and its cache sent over."""
-    model, cluster, wish = question.model, question.cluster, question.wish
-    if len(best.used) > 1:
-        return []
-    cache = sum(layer.cache_bytes(wish.prompt) for layer in model.layer_costs)
-    found = []
-    for i, machine in enumerate(question.fleet.machines):
-        if i in best.used:
-            continue
-        alone = Cluster((cluster.members[i],), cluster.link, cluster.engine)
-        plans = arrange(model, alone, wish)
-        if plans:
-            link = cluster.link(i, best.used[0])
-            first_s = plans[0].prompt_s + cache * 8 / (link.gbps * 1e9)
-            found.append((first_s, machine.id))
-    if not found or min(found)[0] * WORTH > best.prompt_s:
-        return []
-    first_s, name = min(found)
-    return [
-        f"Reading prompts on {name} and answering on {question.fleet.machines[best.used[0]].id} "
-        f"would give the first token after {first_s:.2g} s instead of {best.prompt_s:.2g} s, "
-        f"the cache's way included; Gangline does not do that yet."
-    ]
 
 
 def missing(question: Question) -> list[str]:

@@ -129,26 +129,6 @@ def best_throughput(model: ModelCost, cluster: Cluster, wish: Wish) -> Arrangeme
     return max(found, key=lambda one: one.lanes_tps, default=None)
 
 
-def replicas_tps(model: ModelCost, cluster: Cluster, wish: Wish) -> tuple[int, float]:
-    """How many machines hold the whole model, and their tokens/s if each has its share of lanes."""
-    alone = []
-    for i in range(len(cluster.members)):
-        devices, _ = devices_of(model, cluster, ((i,),), wish)
-        route = least_latency(devices, [[0.0]])
-        if route is not None:
-            alone.append(i)
-    if not alone:
-        return 0, 0.0
-    share = msgspec.structs.replace(wish, lanes=max(1, wish.lanes // len(alone)))
-    total = 0.0
-    for i in alone[: wish.lanes]:
-        devices, _ = devices_of(model, cluster, ((i,),), share)
-        route = least_latency(devices, [[0.0]])
-        if route is not None:
-            total += timed(model, cluster, ((i,),), route, share).lanes_tps
-    return min(len(alone), wish.lanes), total
-
-
 def arrange_as(
     model: ModelCost, cluster: Cluster, spans: Sequence[tuple[int, int]], wish: Wish
 ) -> Arrangement:
