@@ -20,15 +20,16 @@ _KINDS: dict[InterfaceKind, str] = {
 
 def render_machines(state: ClusterState) -> list[str]:
     """What the machines are, what they were measured to do, and the links in each direction."""
-    lines = table(MACHINES, [machine_row(node, node.id == state.node) for node in state.nodes])
+    nodes = sorted(state.nodes, key=lambda node: (node.name, node.id))
+    lines = table(MACHINES, [machine_row(node, node.id == state.node) for node in nodes])
     lines += [
         "",
-        *table(MEASURED, [measured_row(node.name, node.hardware) for node in state.nodes]),
+        *table(MEASURED, [measured_row(node.name, node.hardware) for node in nodes]),
     ]
     names = {node.id: node.name for node in state.nodes}
     links = [
         link_row(node.name, names.get(link.to, link.to), link)
-        for node in state.nodes
+        for node in nodes
         for link in node.links
     ]
     return [*lines, *(["", *table(LINKS, links)] if links else [])]

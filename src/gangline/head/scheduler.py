@@ -35,10 +35,6 @@ class Lane:
     def __post_init__(self) -> None:
         self.prompt_length = len(self.tokens)
 
-    @property
-    def n_generated(self) -> int:
-        return len(self.tokens) - self.prompt_length
-
 
 class Step(NamedTuple):
     """What one step computes: layout for the frames, token ids, whose logits come back."""

@@ -175,11 +175,6 @@ def find_engine(name: str) -> Engine:
     raise NotFound(f"there is no engine `{name}`", hint=f"use {', '.join(ENGINES)}")
 
 
-def default_engine() -> Engine:
-    """Whose speed is predicted where nobody says."""
-    return "ours"
-
-
 def rates_of(machine: MachineType, engine: Engine, bits: float, fit: Fit | None = None) -> Rates:
     """What `machine` does with `engine` at `bits` per weight, from its specification."""
     fit = fit or published_fit()

@@ -2,7 +2,7 @@
 
 Plans are pipelines of devices, where a device is one machine or a group that shares every matrix
 (tensor-parallel). All groupings are searched; the one whose single answer is fastest is the plan.
-Knows neither where figures come from nor how they are shown: `explain.py` puts them into words.
+Knows neither where figures come from nor how they are shown: `advice.py` puts them into words.
 """
 
 from __future__ import annotations
