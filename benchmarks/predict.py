@@ -49,7 +49,7 @@ SIZES = {
 BITS = 4
 NODES = 3
 WORDS = "the cat sat on the mat and saw a bird in the big tree "
-PROMPT_WORDS = 182  # one step: stages that overlap would share this machine's cores
+REPEATED = 5  # 245 tokens, one step: stages that overlap would share this machine's cores
 TOKENS = 48  # of an answer
 ROUNDS = 3
 WITHIN_DECODE, WITHIN_PROMPT = 0.10, 0.15
@@ -116,7 +116,7 @@ def make_model(path: Path) -> Path:
 
 def prompt_of(model: Path) -> tuple[str, int]:
     """A prompt and its number of tokens."""
-    text = WORDS * (PROMPT_WORDS // len(WORDS.split()))
+    text = WORDS * REPEATED
     return text, len(Tokenizer.from_file(str(model / "tokenizer.json")).encode(text).ids)
 
 
@@ -177,7 +177,7 @@ def node(name: str, index: int, home: Path, model: Path, tag: str) -> Iterator[N
     ]  # fmt: skip
     if index:
         command += ["--peer", address(0)]
-    with open(home / "log", "wb") as log:
+    with (home / "log").open("wb") as log:
         process = subprocess.Popen(
             command,
             env=os.environ | {"GANGLINE_HOME": str(home)},
@@ -280,17 +280,19 @@ def answer(ask: Ask, prompt: str) -> tuple[float, float]:
 def row_text(row: dict[str, Any]) -> str:
     return (
         f"{row['gbps']:>5g} Gbit/s {row['rtt_ms']:>4g} ms  {row['nodes']} nodes  decode "
-        f"{row['decode_tps_said']:7.1f} said {row['decode_tps']:7.1f} done {row['decode_error']:+6.1%}"
-        f"  first token {row['ttft_s_said'] * 1e3:7.0f} said {row['ttft_s'] * 1e3:7.0f} ms done "
-        f"{row['ttft_error']:+6.1%}{'' if row['good'] else '  MISSED'}"
+        f"{row['decode_tps_said']:7.1f} said {row['decode_tps']:7.1f} done "
+        f"{row['decode_error']:+6.1%}  first token {row['ttft_s_said'] * 1e3:7.0f} said "
+        f"{row['ttft_s'] * 1e3:7.0f} ms done {row['ttft_error']:+6.1%}"
+        f"{'' if row['good'] else '  MISSED'}"
     )
 
 
 def choice_text(choice: dict[str, Any]) -> str:
     verdict = "the fastest" if choice["good"] else "NOT the fastest"
     return (
-        f"# free to choose, {choice['loaded_on']} of {NODES} nodes were loaded: {verdict}; one thread "
-        f"read {choice['read_before_gbps']} GB/s before and {choice['read_after_gbps']} after"
+        f"# free to choose, {choice['loaded_on']} of {NODES} nodes were loaded: {verdict}; "
+        f"one thread read {choice['read_before_gbps']} GB/s before and "
+        f"{choice['read_after_gbps']} after"
     )
 
 

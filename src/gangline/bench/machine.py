@@ -1,9 +1,10 @@
 """What this machine can do, measured with the engine itself in about two seconds.
 
-`python -m gangline.bench.machine FOLDER [THREADS]` prints a `Measurement` as JSON. Nodes run it as a process
-of its own (`hardware/measure.py`), so that they never load the engine nor NumPy. Prefill and the
-fixed cost of a layer are those of two small random models, because that is what a step pays:
-kernels, threads and Python together. What cannot be measured stays `None`.
+`python -m gangline.bench.machine FOLDER [THREADS]` prints a `Measurement` as JSON. Nodes run it as
+a process of its own (`hardware/measure.py`), so that they never load the engine nor NumPy. Threads
+are those of a worker; one for each core where none are given. Prefill and the fixed cost of a
+layer are those of two small random models, because that is what a step pays: kernels,
+threads and Python together. What cannot be measured stays `None`.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 GREETING = b"GLNGECHO"
 N_ROUND_TRIPS = 20
 PING_BYTES = 64
+PAUSE_S = 0.004  # before each ping: a token finds cores and network asleep, too, and wakes them
 BURST_BYTES = 4 << 20
 N_BURSTS = 3  # the first opens TCP's window
 DEADLINE_S = 2.0
@@ -130,7 +131,7 @@ def measure_path(address: str, kind: InterfaceKind | None = None) -> LinkPath:
         peer.send(GREETING)
         if peer.receive(len(GREETING)) != GREETING:
             raise ConnectionError("the peer does not measure links")
-        rtt_s = statistics.median(_exchanges(peer, PING_BYTES, N_ROUND_TRIPS))
+        rtt_s = statistics.median(_exchanges(peer, PING_BYTES, N_ROUND_TRIPS, PAUSE_S))
         # A slow link ends by the deadline; what was measured until then stands.
         burst_s: list[float] = []
         with contextlib.suppress(TimeoutError):
@@ -143,10 +144,11 @@ def measure_path(address: str, kind: InterfaceKind | None = None) -> LinkPath:
     return LinkPath(host, kind, round(rtt_s * 1e6, 1), gbps)
 
 
-def _exchanges(peer: _Timed, n_bytes: int, count: int) -> Iterator[float]:
-    """The seconds of each exchange."""
+def _exchanges(peer: _Timed, n_bytes: int, count: int, pause_s: float = 0.0) -> Iterator[float]:
+    """The seconds of each exchange, before each of which is a pause."""
     payload = _LENGTH.pack(n_bytes) + bytes(n_bytes)
     for _ in range(count):
+        time.sleep(pause_s)
         started = time.perf_counter()
         peer.send(payload)
         peer.receive(_LENGTH.size + min(n_bytes, PING_BYTES))
