@@ -47,10 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--context",
         type=positive,
         metavar="N",
-        help=f"tokens per conversation (default: {DEFAULT_CONTEXT})",
+        help=f"tokens per conversation (default: {DEFAULT_CONTEXT}, live: as `load`)",
     )
     parser.add_argument(
-        "--lanes", type=positive, metavar="N", help="conversations at a time (default: 1)"
+        "--lanes",
+        type=positive,
+        metavar="N",
+        help="conversations at a time (default: 1, live: as `load`)",
     )
     parser.add_argument(
         "--prompt",
