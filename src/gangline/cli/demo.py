@@ -84,10 +84,10 @@ def run(options: argparse.Namespace) -> int:
 def start_nodes(children: Children, n_nodes: int, port: int | None) -> str:
     """All nodes at once; the address of the first, when all of them answer."""
     first_port = choose_port(port)
-    measured_hardware(home())  # once, so that the nodes do not measure against each other
+    threads = max(1, count_cores() // n_nodes)
+    measured_hardware(home(), threads)  # once, so that nodes do not measure against each other
     hardware = read_measurement()
     cluster = f"demo-{secrets.token_hex(4)}"
-    threads = max(1, count_cores() // n_nodes)
     shared = ["--cluster", cluster, "--no-scout", "--threads", str(threads)]
     first = children.start("node-1", ["--port", str(first_port), *shared], hardware)
     for number in range(2, n_nodes + 1):
