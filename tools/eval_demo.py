@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,14 +28,20 @@ def fetch(url: str, body: dict[str, Any] | None = None) -> Any:
     """The JSON reply of a GET, or of a POST when there is a body."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as reply:
-        return json.load(reply)
+    try:
+        with urllib.request.urlopen(request, timeout=120) as reply:
+            return json.load(reply)
+    except (urllib.error.URLError, json.JSONDecodeError) as error:
+        sys.exit(f"error: {url}: {error}; give the address of an OpenAI API, with its /v1")
 
 
 def endpoint_answerer(endpoint: str, model: str | None, at_once: int) -> Answerer:
     """Answers from an OpenAI-compatible server; without a name, from its first model."""
     endpoint = endpoint.rstrip("/")
-    name = model or fetch(f"{endpoint}/models")["data"][0]["id"]
+    served = [one["id"] for one in fetch(f"{endpoint}/models")["data"]]
+    if not model and not served:
+        sys.exit(f"error: {endpoint} serves no model yet; load one there first")
+    name = model or served[0]
 
     def answer(case: demo_cases.Case) -> str:
         body = {
