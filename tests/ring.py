@@ -72,7 +72,7 @@ class WorkerProcess:
 
     def end(self) -> int:
         """Close its input, which ends it; its exit status."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and what was unsent with it
             _open(self.process.stdin).close()
         status = self.process.wait(timeout=20)
         _open(self.process.stdout).close()
@@ -205,10 +205,9 @@ class Client:
 
     async def close(self) -> None:
         self._reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reading
+        await asyncio.wait({self._reading})
         self._writer.close()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # a head that was killed resets it
             await self._writer.wait_closed()
 
     async def _read(self) -> None:

@@ -109,9 +109,10 @@ class Front:
 
     async def close(self) -> None:
         self.fail(Unavailable("the node ends"))
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        with contextlib.suppress(OSError):
+        await asyncio.wait({self._task})
+        with contextlib.suppress(
+            OSError
+        ):  # how a connection that is given up ends is nobody's concern
             await self._writer.wait_closed()
 
     def _send(self, message: ToHead) -> None:
@@ -170,8 +171,9 @@ class Entry:
         self._fronts.clear()
         for opening in openings:
             opening.cancel()
-            with contextlib.suppress(GanglineError, asyncio.CancelledError):
-                await (await opening).close()
+            await asyncio.wait({opening})
+            if not opening.cancelled() and opening.exception() is None:
+                await opening.result().close()
 
     async def _front(self, door: Door) -> Front:
         opening = self._fronts.get(door)

@@ -62,10 +62,10 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, message: ToWorker) -> None:
-        """Tell the worker; one that is gone is noticed by `messages` ending."""
+        """Tell the worker; does nothing where it is gone."""
         data = msgspec.msgpack.encode(message)
         assert self._process.stdin is not None, "it is a pipe"
-        with contextlib.suppress(ConnectionError, RuntimeError):
+        with contextlib.suppress(ConnectionError, RuntimeError):  # `messages` notices its end
             self._process.stdin.write(_LENGTH.pack(len(data)) + data)
 
     async def messages(self) -> AsyncIterator[FromWorker]:
@@ -108,7 +108,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """End it now; does nothing where it has ended."""
         if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it ends at this moment
                 self._process.kill()
 
     async def wait(self) -> str:
