@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from tools.published import DATA, Case, cases_of, read_rows
 
 from gangline.plan.cost import (
     Step,
@@ -48,6 +47,7 @@ from gangline.plan.engines import (
     published_fit,
     rates_of,
 )
+from tools.published import DATA, Case, cases_of, read_rows
 
 TARGET = Path(__file__).parents[1] / "src" / "gangline" / "plan" / "catalog" / "engines.toml"
 SIGMA = {"decode": 0.10, "cluster": 0.14, "prefill": 0.22}  # log error expected of a good row

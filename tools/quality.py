@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tests.cluster import Cluster, running_cluster
 from tests.make_gguf import make_gguf
-from tools import demo_cases, eval_demo
 
 from gangline.cli.common import unload
 from gangline.paths import demo_model
+from tools import demo_cases, eval_demo
 
 # Type of the matrices → points of 100 that it may lose.
 ALLOWED = {"Q8_0": 1.0, "Q5_0": 1.0, "Q4_1": 3.0, "Q4_0": 3.0}

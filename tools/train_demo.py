@@ -19,11 +19,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+
 from tools import demo_cases
 from tools import demo_corpus as corpus
 from tools.demo_network import SHORT, Model, Muon, Shape
 from tools.demo_text import is_held_out_word
-from torch import Tensor
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 DIGIT = r"\p{N}"
