@@ -150,7 +150,10 @@ WRONG = [
     ("quantization_config", {"quant_method": "compressed-tensors", "format": "marlin-24"}),
     (
         "quantization_config",
-        {"quant_method": "compressed-tensors", "config_groups": {"0": {"weights": {"num_bits": 9}}}},
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"0": {"weights": {"num_bits": 9}}},
+        },
     ),
     ("quantization_config", {"quant_method": "fp8", "fmt": "e5m2"}),
     ("quantization_config", {"quant_method": "fp8", "weight_block_size": [128]}),
