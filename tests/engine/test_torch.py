@@ -14,6 +14,7 @@ from tests.engine.test_accelerated import affine, floats
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
+# Imported only now (E402): without PyTorch, the line above skips this file before.
 from torch._subclasses.fake_tensor import (  # noqa: E402
     DynamicOutputShapeException,
     FakeTensorMode,

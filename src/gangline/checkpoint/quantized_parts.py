@@ -274,7 +274,7 @@ def _e4m3(weight: Entry, scales: Entry, blocks: Fp8Blocks) -> Part:
     rows, columns = _matrix(weight)
     _check(rows * columns > 0, weight, scales, "a matrix of numbers")
     grid = (-(-rows // blocks.rows), -(-columns // blocks.columns))
-    shapes = [grid, grid[:1]] if grid[1] == 1 else [grid]
+    shapes: list[tuple[int, ...]] = [grid, grid[:1]] if grid[1] == 1 else [grid]
     shapes += [()] if grid == (1, 1) else []
     fits = weight.dtype == "F8_E4M3" and scales.dtype in FLOATS and scales.shape in shapes
     _check(fits, weight, scales, f"FP8 in blocks of {blocks.rows} x {blocks.columns}")
