@@ -45,9 +45,7 @@ class Problem:
         self.n_factors = len(layout.keys)
         self.shared = np.array([[one == source for source in sources] for one in of_source], float)
         self.means = np.concatenate([layout.means, np.zeros(len(sources))])
-        self.widths = np.concatenate(
-            [layout.widths, [SOURCE_SIGMA[kind] for _, kind in sources]]
-        )
+        self.widths = np.concatenate([layout.widths, [SOURCE_SIGMA[kind] for _, kind in sources]])
         self.concerned = [
             [i for i, one in enumerate(prepared) if layout.concerns(key, one.case)]
             for key in layout.keys

@@ -98,13 +98,21 @@ def family_of(chip: str) -> str:
     return next((part for part in found.groups() if part), "") if found else ""
 
 
+def _class(case: Case) -> str:
+    return class_of(case.machine.chip, case.machine.kind)
+
+
 class Layout:
     """Which numbers are fitted, and what is believed of each."""
 
     def __init__(self, cases: Iterable[Case]) -> None:
         cases = list(cases)
-        found = {class_of(c.machine.chip, c.machine.kind) for c in cases}
+        found = {_class(c) for c in cases}
         self.classes = sorted(found | {PARENTS[one] for one in found if one in PARENTS} | UNSEEN)
+        self.measured_on = {
+            engine: tuple(sorted({_class(c) for c in cases if c.engine == engine}))
+            for engine in ENGINES
+        }
         self.engines = sorted({c.engine for c in cases} | {"ours"})
         self.chips = sorted({chip_key(c.machine.chip) for c in cases})
         self.families = sorted({family_of(chip) for chip in self.chips} - {""})
@@ -134,7 +142,7 @@ class Layout:
         """Whether a factor has a part in what is predicted of a row."""
         group, name, _ = key
         chip = chip_key(case.machine.chip)
-        hardware = class_of(case.machine.chip, case.machine.kind)
+        hardware = _class(case)
         return {
             "common": True,
             "class": name in (hardware, PARENTS.get(hardware)),
@@ -166,7 +174,9 @@ class Layout:
             given = {f: value.get(("engine", name, f), 1.0) for f in ENGINE_WIDTHS}
             for field in ("hop_us", "sync_us", "bus_sync_us"):
                 given[field] *= common(field)
-            engines[name] = msgspec.structs.replace(KNOWN[name], **given)
+            engines[name] = msgspec.structs.replace(
+                KNOWN[name], **given, measured_on=self.measured_on.get(name, ())
+            )
         return Fit(
             Common(**{f: common(f) for f in Common.__struct_fields__}),
             {n: ClassFit(**{f: of_class(n, f) for f in CLASS_WIDTHS}) for n in self.classes},

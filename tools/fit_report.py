@@ -90,6 +90,16 @@ def errors_of(outcomes: list[Outcome]) -> dict[str, ErrorFit]:
     return found
 
 
+def _toml(value: float | bool | tuple[str, ...]) -> str:
+    """A coefficient as TOML has it."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f'"{name}"' for name in value) + "]"
+    if isinstance(value, bool | int):
+        return str(value).lower()
+    text = f"{value:.4g}"
+    return text if any(c in text for c in ".e") else text + ".0"
+
+
 def toml_of(fit: Fit, n_rows: int) -> str:
     """`engines.toml`."""
     lines = [
@@ -102,10 +112,7 @@ def toml_of(fit: Fit, n_rows: int) -> str:
         lines.extend(["", f"[{name}]"])
         for field in value.__struct_fields__:
             number = getattr(value, field)
-            text = str(number).lower() if isinstance(number, bool | int) else f"{number:.4g}"
-            if isinstance(number, float) and not any(c in text for c in ".e"):
-                text += ".0"
-            lines.append(f"{field} = {text}")
+            lines.append(f"{field} = {_toml(number)}")
 
     section("common", fit.common)
     for group in ("classes", "engines", "chips", "errors"):

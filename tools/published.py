@@ -184,5 +184,3 @@ def _tokens(text: str, metric: str) -> tuple[int, int]:
         prompt, made = re.search(r"pp(\d+) tg(\d+)", text).groups()  # type: ignore[union-attr]
         return int(made), int(prompt)
     return (int(wanted[1]) if wanted else 64), depth
-
-

@@ -97,6 +97,8 @@ def test_what_does_not_fit_is_a_failure_with_advice(capsys: pytest.CaptureFixtur
         (["shop", "llama-3.3-70b"], 2, "a speed are needed"),
         (["shop", "llama-3.3-70b", "--min-tps", "-1"], 2, "not a positive number"),
         (["shop", "llama-3.3-70b", "--min-tps", "9", "--budget", "9"], 1, "within these limits"),
+        (["shop", "llama-3.2-1b", "--min-tps", "9", "--budget", "9"], 1, "the cheapest that is so"),
+        (["shop", "llama-3.2-1b", "--min-tps", "99999"], 1, "the fastest of all is"),
         (["shop", "llama-3.3-70b", "--min-tps", "9", "--plot", "a.gif"], 2, ".svg or .png"),
     ],
 )

@@ -49,6 +49,7 @@ class EngineFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shares: bool = True  # can share each matrix among machines
     overlaps_prompt: bool = False  # stages work on different parts of one prompt at a time
     prompt_rows: int = 512  # tokens of a prompt that a step takes, as most engines cut prompts
+    measured_on: tuple[str, ...] = ()  # classes of hardware that rows of it were published for
 
 
 class ChipFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
