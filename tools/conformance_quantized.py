@@ -24,11 +24,11 @@ import transformers
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save
-from tools.quantized_cases import CASES, NEARLY, ROUNDED, Values
 
 import gangline
 from gangline.checkpoint.affine import ROUNDED_BOUND, values
 from gangline.checkpoint.model import open_checkpoint
+from tools.quantized_cases import CASES, NEARLY, ROUNDED, Values
 
 FIXTURE = Path(__file__).parents[1] / "tests" / "fixtures" / "quantized.npz"
 RECORDED = ("self_attn.k_proj", "experts.down_proj")  # the smallest of each model

@@ -18,7 +18,8 @@ from gangline.plan.forecast import (
     best_throughput,
 )
 from gangline.plan.question import Question
-from gangline.plan.reasons import GIB, gib, missing, reasons
+from gangline.plan.reasons import GIB, gib, reasons
+from gangline.plan.shortfall import missing
 
 SAME = 0.005  # speeds that differ by less are the same
 KWH_USD = 0.15  # of electricity
@@ -90,7 +91,7 @@ def advise(question: Question, given: Arrangement | None = None) -> Advice:
         context=wish.context,
         lanes=wish.lanes,
         prompt=wish.prompt,
-        link=question.fleet.link.id if len(question.fleet.machines) > 1 else "none",
+        link=question.fleet.link_name,
         fits=bool(plans),
     )
     if not plans:

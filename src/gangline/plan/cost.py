@@ -119,7 +119,7 @@ def all_reduce_seconds(n_bytes: float, n: int, link: LinkType, engine: EngineFit
     one_way = link.rtt_us / 2 * 1e-6
     each = link.per_message_us * 1e-6
     wire = n_bytes * 8 / (link.gbps * 1e9)
-    fixed = engine.sync_us * 1e-6
+    fixed = (engine.bus_sync_us if link.kind == "bus" else engine.sync_us) * 1e-6
     if engine.fan_out:  # everything meets at a root, which answers everybody
         return fixed * n * (n - 1) / 2 + 2 * one_way + 2 * (n - 1) * (each + wire)
     direct = one_way + (n - 1) * (each + wire)
