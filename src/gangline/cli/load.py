@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from gangline.cli.common import add_backend, add_json, add_url, client_of, positive, wait_ready
-from gangline.cli.output import note, table
+from gangline.cli.output import command, note, table
 from gangline.facts import ClusterState, LoadRequest, ModelFacts
 from gangline.node.stored import is_model
 from gangline.plan.solve import DEFAULT_CONTEXT, LANE_CHOICES
@@ -103,5 +103,5 @@ def render(state: ClusterState, model: ModelFacts) -> list[str]:
     return [
         *table(("NODE", "ROLE", "LAYERS", "WHY"), rows),
         "",
-        f"`gangline chat {model.id}` talks with it",
+        f"{command('chat', model.id)} talks with it",
     ]

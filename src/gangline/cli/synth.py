@@ -11,7 +11,7 @@ import msgspec
 from gangline.bench.layout import QUANTS
 from gangline.bench.shapes import SHAPES
 from gangline.cli.common import add_json, positive
-from gangline.cli.output import counted, note, size
+from gangline.cli.output import command, counted, note, size
 from gangline.cli.signals import ending_signals
 
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"{written.path}: {written.shape} {written.quant}, {counted(written.n_layers, 'layer')}, "
         f"{size(written.size_bytes)} in {counted(written.n_files, 'file')}\n\n"
-        f"`gangline bench engine --model {written.path}` measures it"
+        f"{command('bench', 'engine', '--model', written.path)} measures it"
     )
     return 0
 

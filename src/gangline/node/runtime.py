@@ -231,10 +231,11 @@ class Runtime:
         self.view = self.folding.view()
 
     async def _keep_house(self) -> None:
-        """Forget the long dead now and then."""
+        """Forget the long dead now and then, and see which models were copied here or removed."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            if self.folding.forget_dead(time.monotonic()):
+            found = await asyncio.to_thread(self._store.scan)
+            if self.folding.forget_dead(time.monotonic()) or found:
                 self._changed()
 
     def _own_report(self) -> NodeReport:

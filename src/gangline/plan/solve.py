@@ -74,7 +74,7 @@ class Plan(msgspec.Struct, frozen=True):
     context: int
     lanes: int
     why: str = ""
-    prediction: Prediction | None = None  # None: nothing was predicted
+    prediction: Prediction | None = None  # None: a machine or hop in use was not measured yet
 
 
 def plan_spread(model: ModelCost, machines: Iterable[Machine], request: PlanRequest) -> Plan:
@@ -93,18 +93,28 @@ def plan_spread(model: ModelCost, machines: Iterable[Machine], request: PlanRequ
             Stage(machine.node, _role(i), span, sizes.explain(machine, span, i == 0))
             for i, (machine, span) in enumerate(zip(order, spans, strict=True))
         )
-        known_order = [*order, *(machine for machine in usable if machine not in order)]
-        timed = arrange_as(
-            model, cluster_of(known_order), [(s.start, s.end) for s in spans], Wish(context)
-        )
-        error = published_fit().errors["ours"]
-        prediction = Prediction(
-            decode_tps=timed.decode_tps, error=error.decode if len(order) == 1 else error.cluster
-        )
         left = tuple(excluded + left_out)
+        prediction = predict(model, order, spans, context)
         return Plan(stages, left, context, sizes.lanes, why, prediction)
     least = Sizes(model, context, request.lanes or LANE_CHOICES[-1])
     raise _does_not_fit(least, usable, excluded)
+
+
+def predict(
+    model: ModelCost, order: Sequence[Machine], spans: Sequence[Span], context: int
+) -> Prediction | None:
+    """How fast one answer will be; None where a machine or hop was not measured: no guesses."""
+    hops = [(a, b) for a, b in pairwise([*order, order[0]]) if a is not b]
+    if not all(machine.read_bytes_per_s for machine in order):
+        return None
+    if not all(_is_measured(a, b) for a, b in hops):
+        return None
+    cuts = [(span.start, span.end) for span in spans]
+    timed = arrange_as(model, cluster_of(order), cuts, Wish(context))
+    error = published_fit().errors["ours"]
+    return Prediction(
+        decode_tps=timed.decode_tps, error=error.decode if len(order) == 1 else error.cluster
+    )
 
 
 class Sizes:
@@ -237,6 +247,15 @@ def _way(start: Machine, end: Machine) -> LinkType:
         per_message_us=0.0,
         source="measured between the nodes",
     )
+
+
+def _is_measured(start: Machine, end: Machine) -> bool:
+    """Whether the way between two nodes was measured, in either direction."""
+    links = [
+        *(link for link in start.links if link.to == end.node),
+        *(link for link in end.links if link.to == start.node),
+    ]
+    return any(link.rtt_us is not None for link in links)
 
 
 def _fastest(
