@@ -26,7 +26,7 @@ test-arm: $(VENV)/.installed-test
 
 # The back end on PyTorch, on this machine's GPU if there is one; downloads PyTorch once.
 test-torch: .venv-torch/.installed
-	@.venv-torch/bin/python -m pytest tests/engine/test_accelerated.py tests/engine/test_torch.py \
+	@.venv-torch/bin/python -m pytest tests/engine/accelerated tests/engine/test_torch.py \
 		tests/engine/test_conformance.py tests/engine/test_backends.py tests/test_backends.py
 
 # Every model family against Hugging Face transformers, live; downloads PyTorch once.

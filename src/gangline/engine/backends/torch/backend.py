@@ -15,7 +15,7 @@ from gangline.engine.backends.torch import attention, delta
 from gangline.engine.backends.torch.attention import Cache, Step, step_of
 from gangline.engine.backends.torch.delta import DeltaState
 from gangline.engine.backends.torch.mixture import activate, choose_experts, mix_experts
-from gangline.engine.backends.torch.recorder import Recorder, to_numpy
+from gangline.engine.backends.torch.recorder import CudaGraphs, Recorder, to_numpy
 from gangline.engine.backends.torch.weights import Loader, Matrix, Weight
 from gangline.engine.operations import (
     F32,
@@ -54,9 +54,11 @@ class Torch:
         self.device = find_device()
         if threads is not None:
             torch.set_num_threads(threads)
-        # Sums of bf16 products stay float32 to the end.
+        # Sums of bf16 and f16 products stay float32 to the end.
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         self._loader = Loader(self.device)
+        self._gathers = self._loader.fused is None  # whether attention of any layer copies keys
         self._check = Reference().batch
 
     def weight(self, *parts: Tensor) -> Weight:
@@ -76,6 +78,8 @@ class Torch:
         return torch.cat([self._loader.floats(part).float() for part in parts])
 
     def cache(self, lanes: int, context: int, rules: Attention, dtype: CacheDtype = "f16") -> Cache:
+        fused = self._loader.fused
+        self._gathers |= fused is None or not fused.attends(rules)
         return Cache(lanes, context, rules, dtype, self.device)
 
     def delta_state(self, lanes: int, rules: DeltaNet) -> DeltaState:
@@ -88,10 +92,11 @@ class Torch:
         checked = self._check(batch, lanes, context)
         if not len(checked.slots):
             raise ProtocolError("a batch without sequences")
-        return step_of(checked, context, self.device)
+        return step_of(checked, context, self.device, by_length=self._gathers)
 
     def runner(self, layers: Layers) -> Callable[[F32, Any], F32]:
-        return Recorder(layers, self.device, graphs=self.device.type == "cuda")
+        graphs = CudaGraphs(self.device) if self.device.type == "cuda" else None
+        return Recorder(layers, self.device, graphs)
 
     def embed(self, table: Matrix, ids: I32, scale: float = 1.0) -> torch.Tensor:
         rows = table.at(attention.indices(ids, self.device), torch.float32)
@@ -167,7 +172,7 @@ class Torch:
         rules: Attention,
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        return attention.attend(qkv, cache, batch, rules, sinks)
+        return attention.attend(qkv, cache, batch, rules, sinks, self._loader.fused)
 
     def delta_net(
         self,
