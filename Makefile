@@ -45,7 +45,7 @@ bench: $(VENV)/.installed-test
 	@$(BIN)/python -m benchmarks.start
 	@$(BIN)/python -m benchmarks.hop
 	@$(BIN)/python -m benchmarks.lanes
-	@$(BIN)/python benchmarks/kernels.py
+	@$(BIN)/python -m benchmarks.kernels
 
 # Against llama.cpp: LLAMA_PYTHON is an interpreter that has llama-cpp-python and gguf.
 bench-engine: $(VENV)/.installed-test

@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 import time
 
-from gangline.plan.search import Device, least_bottleneck, least_latency
+from gangline.plan.bottleneck import least_bottleneck
+from gangline.plan.device import Device
+from gangline.plan.search import least_latency
 
 LAYERS = 128
 LIMITS_MS = {8: 150.0, 16: 300.0}

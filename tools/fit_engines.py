@@ -1,8 +1,8 @@
 """Fit what engines reach of a machine's specification to published measurements.
 
-    python tools/fit_engines.py                 print the residuals, leave one source out
-    python tools/fit_engines.py --write         and write src/gangline/plan/catalog/engines.toml
-    python tools/fit_engines.py --judge FILE    how well the written file predicts other rows
+    python -m tools.fit_engines                 print the residuals, leave one source out
+    python -m tools.fit_engines --write         and write src/gangline/plan/catalog/engines.toml
+    python -m tools.fit_engines --judge FILE    how well the written file predicts other rows
 
 A few factors, all positive, multiply: of an engine, a class of hardware, a chip. Each has a prior
 around 1 whose width says how much it may differ, so that a factor with few rows stays near the
@@ -47,7 +47,7 @@ from gangline.plan.engines import (
     published_fit,
     rates_of,
 )
-from published import DATA, Case, cases_of, read_rows
+from tools.published import DATA, Case, cases_of, read_rows
 
 TARGET = Path(__file__).parents[1] / "src" / "gangline" / "plan" / "catalog" / "engines.toml"
 SIGMA = {"decode": 0.10, "cluster": 0.14, "prefill": 0.22}  # log error expected of a good row

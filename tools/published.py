@@ -270,9 +270,8 @@ def _tokens(text: str, metric: str) -> tuple[int, int]:
         return (int(wanted[1]) if wanted else int(thousands[1]) * 1000 if thousands else 512), depth
     if thousands:
         return 64, int(thousands[1]) * 1000
-    if "pp" in text and "tg" in text:
-        prompt, made = re.search(r"pp(\d+) tg(\d+)", text).groups()  # type: ignore[union-attr]
-        return int(made), int(prompt)
+    if both := re.search(r"pp(\d+) tg(\d+)", text):
+        return int(both[2]), int(both[1])
     return (int(wanted[1]) if wanted else 64), depth
 
 

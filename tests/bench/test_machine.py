@@ -25,7 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_everything_is_measured(tmp_path: Path) -> None:
-    pytest.importorskip("gangline._kernels")
+    pytest.importorskip("gangline._kernels", reason="the C++ extension is not built")
     found = measure(tmp_path, 1)
     assert found.vector and found.measured_at
     assert found.read_bytes_per_s is not None and 1e8 < found.read_bytes_per_s < 1e13
@@ -37,7 +37,7 @@ def test_everything_is_measured(tmp_path: Path) -> None:
 def test_a_back_end_without_our_kernels_is_measured_while_it_decodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("gangline._kernels")
+    pytest.importorskip("gangline._kernels", reason="the C++ extension is not built")
     monkeypatch.setattr(machine, "read_bandwidth", lambda operations, threads: None)
     monkeypatch.setattr(machine, "DEEP_LAYERS", 2)
     found = measure(tmp_path, 1)

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gangline.checkpoint.affine import ROUNDED_BOUND, values
-from gangline.checkpoint.convert import E4M3
+from gangline.checkpoint.convert_quantized import E4M3
 from gangline.checkpoint.model import Checkpoint, open_checkpoint
 from gangline.checkpoint.tensors import Tensor
 from gangline.errors import CheckpointError

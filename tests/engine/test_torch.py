@@ -16,6 +16,7 @@ from tests.engine.steps import ints
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
+# Imported only now (E402): without PyTorch, the line above skips this file before.
 from torch._subclasses.fake_tensor import (  # noqa: E402
     DynamicOutputShapeException,
     FakeTensorMode,

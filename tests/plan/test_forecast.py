@@ -10,12 +10,13 @@ import pytest
 
 from gangline.errors import NotFound, UsageError
 from gangline.plan import catalog
-from gangline.plan.advice import Advice, Question, advise
+from gangline.plan.advice import Advice, advise
 from gangline.plan.engines import ENGINES, Engine, class_of, published_fit, rates_of
 from gangline.plan.fleet import fleet_of, link_of
 from gangline.plan.forecast import Parallel, Wish, arrange, best_throughput
 from gangline.plan.market import Limits, compare, offers
 from gangline.plan.plot import plot_offers
+from gangline.plan.question import Question
 from gangline.plan.shape import cost_of_config
 
 DATA = Path(__file__).parents[2] / "tools" / "data" / "published.csv"

@@ -7,7 +7,9 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gangline.plan.search import Device, Route, least_bottleneck, least_latency
+from gangline.plan.bottleneck import least_bottleneck
+from gangline.plan.device import Device, Route
+from gangline.plan.search import least_latency
 
 Hops = list[list[float]]
 

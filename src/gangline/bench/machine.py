@@ -177,7 +177,7 @@ def read_disk(folder: Path) -> float | None:
         return n_read / (time.perf_counter() - began_s)
     finally:
         os.close(descriptor)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a scratch file left behind spoils no measurement
             Path(name).unlink()
 
 

@@ -14,8 +14,8 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 def note(text: str) -> None:
-    """A line of progress or advice, on stderr; no error if the terminal is gone."""
-    with contextlib.suppress(OSError):
+    """A line of progress or advice, on stderr."""
+    with contextlib.suppress(OSError):  # the terminal is gone: the work goes on without it
         print(text, file=sys.stderr, flush=True)
 
 

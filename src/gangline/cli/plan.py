@@ -16,10 +16,12 @@ from gangline.errors import ProtocolError, Unavailable, UsageError
 from gangline.node.planning import ForecastPlan
 from gangline.node.stored import describe_folder, model_id
 from gangline.plan import catalog
-from gangline.plan.advice import Advice, Question, ShapeAt, advise, rate
+from gangline.plan.advice import Advice, advise
 from gangline.plan.engines import ENGINES, find_engine
 from gangline.plan.fleet import fleet_of
 from gangline.plan.forecast import Wish
+from gangline.plan.question import Question, ShapeAt
+from gangline.plan.reasons import rate
 from gangline.plan.shape import bits_of, cost_of_config
 
 EXIT_DOES_NOT_FIT = 1

@@ -14,12 +14,12 @@ from gangline.cli.picture import check_picture, write_picture
 from gangline.cli.plan import DEFAULT_CONTEXT, find_model
 from gangline.errors import DoesNotFit, UsageError
 from gangline.plan import catalog
-from gangline.plan.advice import rate
 from gangline.plan.engines import ENGINES, find_engine
 from gangline.plan.forecast import Wish
 from gangline.plan.market import MODELS_COMPARED, Compared, Limits, Offer, compare, offers
 from gangline.plan.mixes import MOST_OF_A_KIND, mixed_offers
 from gangline.plan.plot import plot_offers
+from gangline.plan.reasons import rate
 
 SHOWN = 20
 ORDERS = ("price", "watts", "speed")

@@ -147,11 +147,12 @@ async def measure_while(
             return None
         output, _ = answer.result()
         return msgspec.json.decode(output, type=Measurement)
-    except msgspec.DecodeError:
+    except msgspec.DecodeError as error:  # it failed, and its words went to nobody
+        log.info("this machine was not measured: %s", error)
         return None
     finally:
         interruption.cancel()
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it ends at this moment
                 process.kill()
         await asyncio.gather(answer, interruption, return_exceptions=True)

@@ -7,10 +7,11 @@ import msgspec
 from gangline.errors import NotFound, UsageError
 from gangline.facts import LoadRequest, ModelId, NodeFacts, NodeId
 from gangline.node.folding import View
-from gangline.plan.advice import Advice, LeftOutAdvice, Question, advise
+from gangline.plan.advice import Advice, LeftOutAdvice, advise
 from gangline.plan.catalog import LinkType, MachineType
 from gangline.plan.fleet import Fleet
 from gangline.plan.forecast import Wish, arrange_as
+from gangline.plan.question import Question
 from gangline.plan.shape import ModelCost, bits_of
 from gangline.plan.solve import (
     GIB,

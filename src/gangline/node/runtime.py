@@ -189,7 +189,7 @@ class Runtime:
     async def _run(self) -> None:
         again_s: float | None = None
         while True:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # the pause is over: look again
                 async with asyncio.timeout(again_s):
                     await self._wake.wait()
             self._wake.clear()

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from gangline.plan.bottleneck import least_bottleneck
 from gangline.plan.catalog import LinkType
 from gangline.plan.cost import (
     Step,
@@ -27,8 +28,9 @@ from gangline.plan.cost import (
     prompt_steps,
     seconds,
 )
+from gangline.plan.device import Device, Route
 from gangline.plan.engines import EngineFit, Rates
-from gangline.plan.search import Device, Route, least_bottleneck, least_latency
+from gangline.plan.search import least_latency
 from gangline.plan.shape import LayerCost, ModelCost
 
 Parallel = Literal["auto", "pipeline", "tensor"]

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from gangline.plan import catalog
-from gangline.plan.advice import ShapeAt
 from gangline.plan.catalog import MachineType
 from gangline.plan.engines import Engine, bandwidth_gbps
 from gangline.plan.fleet import Fleet, usual_link
 from gangline.plan.forecast import Wish, arrange
+from gangline.plan.question import ShapeAt
 from gangline.plan.shape import ModelCost
 
 COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 16)

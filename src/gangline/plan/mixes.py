@@ -13,7 +13,6 @@ from itertools import combinations
 
 import msgspec
 
-from gangline.plan.advice import ShapeAt
 from gangline.plan.catalog import MachineType
 from gangline.plan.engines import Engine
 from gangline.plan.fleet import Fleet, mixed_fleet, usual_link
@@ -27,6 +26,7 @@ from gangline.plan.market import (
     price_and_watts,
     within,
 )
+from gangline.plan.question import ShapeAt
 from gangline.plan.shape import ModelCost
 
 MOST_OF_A_KIND = 4

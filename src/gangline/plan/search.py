@@ -13,90 +13,17 @@ be skipped.
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, bisect_right
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import NamedTuple
 
-EXACT = 8  # devices up to which every order is tried
-INF = math.inf
-
-
-class Device(NamedTuple):
-    """What each layer costs on a device, and what it can hold."""
-
-    layer_s: Sequence[float]
-    layer_bytes: Sequence[int]  # weights and cache; on each machine, where several share
-    head_s: float
-    head_bytes: int
-    capacity: int  # 0 or more: bytes that layers, and on the first device the head's, may take
-
-
-class Route(NamedTuple):
-    """Devices in the order of the layers; device `order[i]` ends before layer `ends[i]`."""
-
-    order: tuple[int, ...]
-    ends: tuple[int, ...]
-    seconds: float  # of a token all the way around, or of the slowest stage
-
-    @property
-    def starts(self) -> tuple[int, ...]:
-        return (0, *self.ends[:-1])
-
-
-class _Sums:
-    """Prefix sums of a device, and how far it reaches from each layer."""
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self.n_layers = len(device.layer_s)
-        self.seconds = list(accumulate(device.layer_s, initial=0.0))
-        self.n_bytes = list(accumulate(device.layer_bytes, initial=0))
-        # The first layer from which a stage may start that ends before layer `end`.
-        self.first = [0] * (self.n_layers + 1)
-        start = 0
-        for end in range(self.n_layers + 1):
-            while self.n_bytes[end] - self.n_bytes[start] > device.capacity:
-                start += 1
-            self.first[end] = start
-        self.reach_as_head = bisect_right(self.n_bytes, device.capacity - device.head_bytes) - 1
-
-    def start(self) -> list[float]:
-        """Least seconds to cover the first `end` layers as the head; index 0 is not a stage."""
-        begin = self.device.head_s
-        reach = self.reach_as_head
-        covered = [begin + value for value in self.seconds[: max(reach, 0) + 1]]
-        covered += [INF] * (self.n_layers + 1 - len(covered))
-        covered[0] = INF
-        return covered
-
-    def extend(self, before: list[float]) -> list[float]:
-        """Least seconds when this device goes on from `before`; it takes a layer at least."""
-        seconds, first = self.seconds, self.first
-        after = [INF] * (self.n_layers + 1)
-        window: deque[tuple[float, int]] = deque()  # (before - seconds, start), rising
-        for end in range(1, self.n_layers + 1):
-            start = end - 1
-            if before[start] < INF:
-                value = before[start] - seconds[start]
-                while window and window[-1][0] >= value:
-                    window.pop()
-                window.append((value, start))
-            oldest = first[end]
-            while window and window[0][1] < oldest:
-                window.popleft()
-            if window:
-                after[end] = window[0][0] + seconds[end]
-        return after
+from gangline.plan.device import EXACT, INF, Device, Route, Sums, subsets
 
 
 def least_latency(devices: Sequence[Device], hops: Sequence[Sequence[float]]) -> Route | None:
     """The plan whose token takes the least time around the ring; None if nothing fits."""
     if not devices:
         return None
-    sums = [_Sums(device) for device in devices]
+    sums = [Sums(device) for device in devices]
     if len(devices) > EXACT:
         return _fixed_order(sums, hops)
     twins = _twins(devices, hops)
@@ -112,7 +39,7 @@ def least_latency(devices: Sequence[Device], hops: Sequence[Sequence[float]]) ->
 class _Rest:
     """What the layers from each one on take at least on the devices that are still free."""
 
-    def __init__(self, sums: list[_Sums]) -> None:
+    def __init__(self, sums: list[Sums]) -> None:
         self.sums = sums
         self.n_bytes = [
             min(one.n_bytes[-1] - one.n_bytes[layer] for one in sums)
@@ -173,7 +100,7 @@ def _twins(devices: Sequence[Device], hops: Sequence[Sequence[float]]) -> list[i
 
 
 def _from_head(
-    sums: list[_Sums],
+    sums: list[Sums],
     hops: Sequence[Sequence[float]],
     head: int,
     twins: list[int],
@@ -186,7 +113,7 @@ def _from_head(
     least: dict[int, dict[int, list[float]]] = {1 << head: {head: sums[head].start()}}
     best, goal = limit, (0, 0)
     home = min((hops[i][head] for i in range(n) if i != head), default=0.0)
-    for used in sorted(_subsets(n, head), key=int.bit_count):
+    for used in sorted(subsets(n, head), key=int.bit_count):
         by_last = least.get(used)
         if by_last is None:
             continue
@@ -210,10 +137,6 @@ def _from_head(
     return _trace(sums, hops, head, least, goal, best) if best < limit else None
 
 
-def _subsets(n: int, head: int) -> list[int]:
-    return [mask for mask in range(1 << n) if mask >> head & 1]
-
-
 def _has_unused_twin(device: int, used: int, twins: list[int]) -> bool:
     """Whether a device like this one, with a smaller number, is free: that one goes first."""
     return any(not used >> i & 1 and twins[i] == twins[device] for i in range(device))
@@ -233,7 +156,7 @@ def _merged(
 
 
 def _trace(
-    sums: list[_Sums],
+    sums: list[Sums],
     hops: Sequence[Sequence[float]],
     head: int,
     least: dict[int, dict[int, list[float]]],
@@ -259,7 +182,7 @@ def _trace(
     return Route(tuple(reversed(order)), tuple(reversed(ends)), total)
 
 
-def _fixed_order(sums: list[_Sums], hops: Sequence[Sequence[float]]) -> Route | None:
+def _fixed_order(sums: list[Sums], hops: Sequence[Sequence[float]]) -> Route | None:
     """The best plan that visits devices fastest first behind a head of any speed."""
     n_layers = sums[0].n_layers
     ranked = sorted(range(len(sums)), key=lambda i: sums[i].seconds[-1])
@@ -292,7 +215,7 @@ def _fixed_order(sums: list[_Sums], hops: Sequence[Sequence[float]]) -> Route | 
 
 
 def _trace_order(
-    sums: list[_Sums],
+    sums: list[Sums],
     hops: Sequence[Sequence[float]],
     order: list[int],
     least: dict[int, list[float]],
@@ -313,111 +236,3 @@ def _trace_order(
         stages.append(last)
         ends.append(end)
     return Route(tuple(reversed(stages)), tuple(reversed(ends)), total)
-
-
-def least_bottleneck(devices: Sequence[Device]) -> Route | None:
-    """The plan whose slowest stage takes the least time; None if nothing fits.
-
-    For a given limit each device goes as far as it can, and going further never hurts those that
-    follow: so the furthest layer that a set of devices can cover is all that has to be known of it.
-    Above EXACT devices the fastest first.
-    """
-    if not devices:
-        return None
-    sums = [_Sums(device) for device in devices]
-    ranked = sorted(range(len(devices)), key=lambda i: sums[i].seconds[-1])
-    best = _cover(sums, ranked, INF)
-    if best is None:
-        return None
-    low, high = 0.0, _slowest_stage(sums, best)
-    while high - low > 0.002 * high:
-        middle = (low + high) / 2
-        found = _cover(sums, ranked, middle)
-        if found is None:
-            low = middle
-        else:
-            best, high = found, _slowest_stage(sums, found)
-    return Route(*best, high)
-
-
-_Cut = tuple[tuple[int, ...], tuple[int, ...]]  # devices in order, and where each one ends
-
-
-def _slowest_stage(sums: list[_Sums], cut: _Cut) -> float:
-    slowest, start = 0.0, 0
-    for i, (device, end) in enumerate(zip(*cut, strict=True)):
-        one = sums[device]
-        head_s = one.device.head_s if i == 0 else 0.0
-        slowest = max(slowest, head_s + one.seconds[end] - one.seconds[start])
-        start = end
-    return slowest
-
-
-def _cover(sums: list[_Sums], ranked: list[int], limit: float) -> _Cut | None:
-    """Devices and ends that cover all layers with no stage above `limit` seconds."""
-    n_layers = sums[0].n_layers
-    for head in ranked:
-        one = sums[head]
-        by_time = bisect_right(one.seconds, limit - one.device.head_s) - 1
-        begin = min(by_time, one.reach_as_head)
-        if begin < 1:
-            continue
-        found = (
-            _cover_in_order(sums, [head, *(i for i in ranked if i != head)], begin, limit)
-            if len(sums) > EXACT
-            else _cover_in_any(sums, head, begin, limit)
-        )
-        if found is not None:
-            assert found[1][-1] == n_layers
-            return found
-    return None
-
-
-def _further(one: _Sums, start: int, limit: float) -> int:
-    """How far a device goes from `start`."""
-    by_time = bisect_right(one.seconds, one.seconds[start] + limit) - 1
-    by_memory = bisect_right(one.n_bytes, one.n_bytes[start] + one.device.capacity) - 1
-    return min(by_time, by_memory)
-
-
-def _cover_in_any(sums: list[_Sums], head: int, begin: int, limit: float) -> _Cut | None:
-    n, n_layers = len(sums), sums[0].n_layers
-    reached: dict[int, tuple[int, int]] = {1 << head: (begin, head)}  # set -> (layers, last device)
-    goal = 1 << head if begin >= n_layers else 0
-    for used in sorted(_subsets(n, head), key=int.bit_count):
-        if goal:
-            break
-        if used not in reached:
-            continue
-        start = reached[used][0]
-        for device in range(n):
-            bit = 1 << device
-            if used & bit:
-                continue
-            end = _further(sums[device], start, limit)
-            if end > start and end > reached.get(used | bit, (0, 0))[0]:
-                reached[used | bit] = (end, device)
-                if end >= n_layers:
-                    goal = used | bit
-                    break
-    if not goal:
-        return None
-    order, ends = [], []
-    while goal:
-        end, device = reached[goal]
-        order.append(device)
-        ends.append(end)
-        goal &= ~(1 << device)
-    return tuple(reversed(order)), tuple(reversed(ends))
-
-
-def _cover_in_order(sums: list[_Sums], order: list[int], begin: int, limit: float) -> _Cut | None:
-    stages, ends = [order[0]], [begin]
-    for device in order[1:]:
-        if ends[-1] >= sums[0].n_layers:
-            break
-        end = _further(sums[device], ends[-1], limit)
-        if end > ends[-1]:
-            stages.append(device)
-            ends.append(end)
-    return (tuple(stages), tuple(ends)) if ends[-1] >= sums[0].n_layers else None

@@ -21,6 +21,7 @@ import msgspec
 from gangline.errors import DoesNotFit
 from gangline.facts import LeftOut, Link, NodeId, Prediction, Role, Span, Stage
 from gangline.plan.catalog import LinkType
+from gangline.plan.elements import OPERATIONS
 from gangline.plan.engines import EngineFit, Rates, published_fit
 from gangline.plan.forecast import (
     WORKER_BYTES,
@@ -31,7 +32,7 @@ from gangline.plan.forecast import (
     arrange,
     arrange_as,
 )
-from gangline.plan.shape import OPERATIONS, ModelCost
+from gangline.plan.shape import ModelCost
 
 GIB = 1 << 30
 RESERVE_FRACTION = 0.05  # of a machine's memory, left to its operating system

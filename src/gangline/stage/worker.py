@@ -180,7 +180,7 @@ def run_worker(run: Callable[[Worker], None]) -> NoReturn:
 
 def end_process(status: int) -> NoReturn:
     """End now: other threads may be in native code or in a blocking read."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError):  # the node's end of it is closed, or ours
         sys.stderr.flush()
     os._exit(status)
 
