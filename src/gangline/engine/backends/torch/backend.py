@@ -42,6 +42,16 @@ def find_device() -> torch.device:
     return torch.device("cpu")
 
 
+def device_title() -> str:
+    """The name of that device as its driver spells it; "" for the CPU."""
+    kind = find_device().type
+    if kind == "cuda":
+        return str(torch.cuda.get_device_name())
+    if kind == "xpu":
+        return str(torch.xpu.get_device_name())
+    return "Metal" if kind == "mps" else ""
+
+
 class Torch:
     """Implements `Operations`. "In place" makes a new tensor here: callers use what is returned.
 
