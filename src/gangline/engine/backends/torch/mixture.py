@@ -8,17 +8,16 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import gelu, silu
 
+from gangline.engine.backends.composed import CLAMP, SLOPE
 from gangline.engine.backends.torch.fused import Fused
 from gangline.engine.backends.torch.packed import Packed, times
-from gangline.engine.backends.torch.weights import Matrix, Weight
+from gangline.engine.backends.torch.weights import Matrix
 from gangline.engine.operations import Activation, Routing
 
 Product = Callable[[torch.Tensor, Matrix], torch.Tensor]  # x (T, K), experts -> (T or pairs, N)
 
 FEW_ROWS = 32  # up to which a step asks the host nothing, so that it can be recorded
 BLOCK_NUMBERS = 1 << 26  # of the experts' matrices that are gathered at a time
-TINY = 1e-20  # beside the sum of weights that are made to add up to 1
-CLAMP, SLOPE = 7.0, 1.702  # of gpt-oss's activation
 
 
 def activate(gate: torch.Tensor, up: torch.Tensor, act: Activation) -> torch.Tensor:
@@ -36,45 +35,30 @@ def activate(gate: torch.Tensor, up: torch.Tensor, act: Activation) -> torch.Ten
     return gate * torch.sigmoid(SLOPE * gate) * (up + 1)
 
 
-def choose_experts(
-    x: torch.Tensor,
-    router: Weight,
-    rules: Routing,
-    bias: torch.Tensor | None,
-    correction: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """x (T, D) -> experts (T, n_active) and their weights (T, n_active)."""
-    scores = router.exact_product(x)
-    if bias is not None:
-        scores = scores + bias
-    if rules.scoring == "softmax":
-        scores = torch.softmax(scores, -1)
-    elif rules.scoring == "sigmoid":
-        scores = torch.sigmoid(scores)
-    wanted = scores if correction is None else scores + correction
-    chosen = _largest(_of_best_groups(wanted, rules), rules.n_active)
-    weights = scores.gather(-1, chosen)
-    if rules.scoring == "softmax_chosen":
-        weights = torch.softmax(weights, -1)
-    if rules.renormalize:
-        weights = weights / (weights.sum(-1, keepdim=True) + TINY)
-    return chosen, weights * rules.scale
+class _Choosing:
+    """PyTorch's part of `composed.choose_experts`."""
+
+    def softmax(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(x, -1)
+
+    def sigmoid(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(x)
+
+    def largest(self, scores: torch.Tensor, n: int) -> torch.Tensor:
+        return scores.sort(dim=-1, descending=True, stable=True).indices[:, :n]
+
+    def of_best_groups(self, scores: torch.Tensor, rules: Routing) -> torch.Tensor:
+        groups = scores.unflatten(-1, (rules.n_groups, -1))
+        best_two = groups.sort(dim=-1).values[..., -2:].sum(-1)  # (T, n_groups)
+        best = self.largest(best_two, rules.n_active_groups)
+        allowed = torch.zeros_like(best_two, dtype=torch.bool).scatter(-1, best, True)
+        return groups.masked_fill(~allowed[..., None], float("-inf")).flatten(-2)
+
+    def take(self, scores: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        return scores.gather(-1, chosen)
 
 
-def _of_best_groups(wanted: torch.Tensor, rules: Routing) -> torch.Tensor:
-    """Scores (T, E), minus infinity outside the best groups."""
-    if rules.n_groups == 1:
-        return wanted
-    groups = wanted.unflatten(-1, (rules.n_groups, -1))
-    best_two = groups.sort(dim=-1).values[..., -2:].sum(-1)  # (T, n_groups)
-    best = _largest(best_two, rules.n_active_groups)
-    allowed = torch.zeros_like(best_two, dtype=torch.bool).scatter(-1, best, True)
-    return groups.masked_fill(~allowed[..., None], float("-inf")).flatten(-2)
-
-
-def _largest(scores: torch.Tensor, n: int) -> torch.Tensor:
-    """The n largest of each row, the largest first; of equal ones the lower number first."""
-    return scores.sort(dim=-1, descending=True, stable=True).indices[:, :n]
+CHOOSING = _Choosing()
 
 
 def mix_experts(
