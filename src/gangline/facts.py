@@ -44,6 +44,7 @@ class Gpu(msgspec.Struct, frozen=True):
     name: str
     memory_bytes: int  # that models can have
     shared: bool = False  # whether it is a part of the machine's memory
+    free_bytes: int | None = None  # of its own memory; None: not known
 
 
 class Interface(msgspec.Struct, frozen=True):
@@ -78,6 +79,8 @@ class Hardware(msgspec.Struct, frozen=True):
     disk_free_bytes: int | None = None
     power: PowerSource | None = None
     measured_busy: bool = False  # something else ran meanwhile: what was measured is too slow
+    backend: str = ""  # with which all speeds were measured: what `auto`, or a node's own, is here
+    device: str = ""  # the graphics processor that it computed on; "": the processor
 
 
 class LinkPath(msgspec.Struct, frozen=True):

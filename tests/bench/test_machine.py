@@ -28,6 +28,7 @@ def test_everything_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("gangline._kernels", reason="the C++ extension is not built")
     found = measure(tmp_path, 1)
     assert found.vector and found.measured_at
+    assert (found.backend, found.device) == ("cpu", "")
     assert found.read_bytes_per_s is not None and 1e8 < found.read_bytes_per_s < 1e13
     assert found.operations_per_s is not None and 1e8 < found.operations_per_s < 1e16
     assert found.layer_s is not None and 1e-7 < found.layer_s < 1
@@ -44,6 +45,10 @@ def test_a_back_end_without_our_kernels_is_measured_while_it_decodes(
     assert found.read_bytes_per_s is not None and 1e8 < found.read_bytes_per_s < 1e13
     monkeypatch.setattr(machine, "open_backend", lambda name, threads: open_backend("reference"))
     assert measure(tmp_path, 1).read_bytes_per_s is None, "memory is not what makes it slow"
+
+
+def test_it_is_measured_with_the_back_end_that_is_named(tmp_path: Path) -> None:
+    assert measure(tmp_path, 1, "reference").backend == "reference"
 
 
 def test_unequal_passes_tell_of_other_work() -> None:

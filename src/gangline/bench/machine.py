@@ -1,9 +1,9 @@
 """What this machine can do, measured with the engine itself in about two seconds.
 
-`python -m gangline.bench.machine FOLDER [THREADS]` prints a `Measurement` as JSON. Nodes run it as
-a process of its own (`hardware/measure.py`), so that they never load the engine nor NumPy. Threads
-are those of a worker; one for each core where none are given. Prefill and the fixed cost of a
-layer are those of two small random models, because that is what a step pays: kernels,
+`python -m gangline.bench.machine FOLDER [THREADS [BACKEND]]` prints a `Measurement` as JSON. Nodes
+run it as a process of its own (`hardware/measure.py`), so that they never load the engine nor
+NumPy. Threads are those of a worker; one for each core where none are given. Prefill and the fixed
+cost of a layer are those of two small random models, because that is what a step pays: kernels,
 threads and Python together. What cannot be measured stays `None`.
 """
 
@@ -26,7 +26,7 @@ import numpy as np
 from gangline.bench.layout import GROUP_SIZE, quantization_of
 from gangline.bench.shapes import SHAPES
 from gangline.bench.synth import write_checkpoint
-from gangline.bench.watch import read_bandwidth, vector_path
+from gangline.bench.watch import device_name, read_bandwidth, vector_path
 from gangline.checkpoint.model import open_checkpoint
 from gangline.engine.backends import open_backend
 from gangline.engine.decoder import Decoder
@@ -60,9 +60,9 @@ _THIN = {
 }  # fmt: skip
 
 
-def measure(folder: Path, threads: int) -> Measurement:
+def measure(folder: Path, threads: int, backend: str = "auto") -> Measurement:
     """Measure here and now with as many threads; `folder` is on the disk that is to be read."""
-    operations = open_backend("auto", threads)
+    operations = open_backend(backend, threads)
     wide = _attempt(lambda: _passes(operations, folder, _WIDE, PREFILL_ROWS))
     thin = _attempt(lambda: _passes(operations, folder, _THIN, 1))
     layer_s = statistics.median(thin) / _THIN["num_hidden_layers"] if thin else None
@@ -74,6 +74,8 @@ def measure(folder: Path, threads: int) -> Measurement:
         layer_s=layer_s,
         disk_read_bytes_per_s=_attempt(lambda: read_disk(folder)),
         measured_busy=is_disturbed(wide or []),
+        backend=operations.name,
+        device=device_name(operations),
     )
 
 
@@ -192,4 +194,5 @@ def _forget_cached(descriptor: int) -> None:
 
 if __name__ == "__main__":
     given = int(sys.argv[2]) if len(sys.argv) > 2 else count_cores()
-    sys.stdout.buffer.write(msgspec.json.encode(measure(Path(sys.argv[1]), given)))
+    backend = sys.argv[3] if len(sys.argv) > 3 else "auto"
+    sys.stdout.buffer.write(msgspec.json.encode(measure(Path(sys.argv[1]), given, backend)))

@@ -79,12 +79,17 @@ class Runtime:
         await asyncio.to_thread(self._store.scan)
         given = config.hardware
         hardware = (
-            await asyncio.to_thread(measured_hardware, config.home, config.threads)
+            await asyncio.to_thread(measured_hardware, config.home, config.threads, config.backend)
             if given is None
             else given
         )
         self._machine = MachineWatch(
-            config.home, hardware, self._changed, threads=config.threads, fixed=given is not None
+            config.home,
+            hardware,
+            self._changed,
+            threads=config.threads,
+            backend=config.backend,
+            fixed=given is not None,
         )
         left.push_async_callback(self._machine.close)
         self._advertise = advertised_address(config)
