@@ -81,12 +81,13 @@ def with_forecast(
         ),
     )
     question = Question(model, lambda _: cost, bits_of(cost), fleet, "ours", wish)
-    forecast = advise(question, arrange_as(cost, cluster, spans, wish))
+    timed = arrange_as(cost, cluster, spans, wish)
+    forecast = advise(question, timed)
     excluded = [LeftOutAdvice(view.name(m.node), m.excluded) for m in machines if m.excluded]
     if plan.prediction is not None:  # corrected by what was measured before
         forecast = msgspec.structs.replace(
             forecast,
-            decode_tps=round(plan.prediction.decode_tps, 3),
+            decode_tps=round(timed.decode_tps * plan.prediction.scale, 3),
             decode_tps_error=plan.prediction.error,
             left_out=(*forecast.left_out, *excluded),
         )
@@ -153,6 +154,9 @@ def machine_of(facts: NodeFacts, model: ModelId, excluded: str) -> Machine:
         operations_per_s=hardware.operations_per_s,
         layer_s=hardware.layer_s,
         links=facts.links,
+        cache_bytes_per_s=hardware.cache_bytes_per_s,
+        attention_operations_per_s=hardware.attention_operations_per_s,
+        step_s=hardware.step_s,
     )
 
 

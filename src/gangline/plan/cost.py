@@ -30,6 +30,7 @@ class Work(msgspec.Struct, frozen=True):
     tile_flops: float = 0.0  # for each row by which an expert's rows are rounded up
     attention_flops: float = 0.0
     operations: float = 0.0
+    heads: float = 0.0  # 1 for what a head does besides its matrices: sampling, telling of tokens
 
     def __add__(self, other: Work) -> Work:
         return Work(
@@ -41,6 +42,7 @@ class Work(msgspec.Struct, frozen=True):
             self.tile_flops + other.tile_flops,
             self.attention_flops + other.attention_flops,
             self.operations + other.operations,
+            self.heads + other.heads,
         )
 
     def times(self, n: int) -> Work:
@@ -58,6 +60,7 @@ class Work(msgspec.Struct, frozen=True):
             self.tile_flops / n,
             self.attention_flops / n,
             self.operations,
+            self.heads,
         )
 
 
@@ -91,7 +94,10 @@ def layer_work(layer: LayerCost, step: Step) -> Work:
 def head_work(model: ModelCost, step: Step) -> Work:
     """The output matrix for the last row of each lane; looking up embeddings is free."""
     return Work(
-        shared_bytes=model.head_read_bytes, flops=step.lanes * model.output_flops, operations=4
+        shared_bytes=model.head_read_bytes,
+        flops=step.lanes * model.output_flops,
+        operations=4,
+        heads=1,
     )
 
 
@@ -104,7 +110,8 @@ def seconds(work: Work, rates: Rates) -> float:
         work.cache_bytes / rates.cache_bytes_per_s,
         work.attention_flops / rates.attention_flops_per_s,
     )
-    return max(reading, calculating) + attending + work.operations * rates.operation_s
+    fixed = work.operations * rates.operation_s + work.heads * rates.head_s
+    return max(reading, calculating) + attending + fixed
 
 
 def hop_seconds(n_bytes: float, link: LinkType, engine: EngineFit) -> float:
