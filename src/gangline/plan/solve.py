@@ -292,9 +292,7 @@ def _why_not(
     if not sizes.fits(machine, Span(layer, layer + 1), False):
         return _no_room(sizes, machine, layer)
     ring = [ranked.index(order[-1]), ranked.index(machine), ranked.index(order[0])]
-    hops_ms = (
-        sum(hop_seconds(0, cluster.link(a, b), cluster.engine) for a, b in pairwise(ring)) * 1e3
-    )
+    hops_s = sum(hop_seconds(0, cluster.link(a, b), cluster.engine) for a, b in pairwise(ring))
     speed = machine.read_bytes_per_s
     reads = f", and it reads {speed / 1e9:.1f} GB/s" if speed else ""
     return f"not needed: {why}, by {hops_s * 1e3:.2g} ms to it and on{reads}"
