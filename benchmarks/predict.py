@@ -63,7 +63,7 @@ def main() -> int:
     choices: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="gangline-predict-") as folder:
         model = make_model(Path(folder) / MODEL)
-        prompt = prompt_of(model)
+        prompt = prompt_of(model, options.repeated)
         for gbps in options.gbps:
             for rtt_ms in options.rtt_ms:
                 link = {"gbps": gbps, "rtt_ms": rtt_ms}
@@ -90,6 +90,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare predictions with measurements")
     parser.add_argument("--gbps", type=float, nargs="+", default=[0.1, 1.0, 10.0])
     parser.add_argument("--rtt-ms", type=float, nargs="+", default=[0.1, 1.0, 5.0])
+    parser.add_argument(
+        "--repeated",
+        type=int,
+        default=REPEATED,
+        help="length of the prompt: about 49 tokens each; from 6 on it takes several steps",
+    )
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -114,9 +120,9 @@ def make_model(path: Path) -> Path:
     return path
 
 
-def prompt_of(model: Path) -> tuple[str, int]:
+def prompt_of(model: Path, repeated: int) -> tuple[str, int]:
     """A prompt and its number of tokens."""
-    text = WORDS * REPEATED
+    text = WORDS * repeated
     return text, len(Tokenizer.from_file(str(model / "tokenizer.json")).encode(text).ids)
 
 

@@ -38,7 +38,7 @@ from gangline.hardware.measure import Measurement
 
 T = TypeVar("T")
 
-PREFILL_ROWS = 128
+PREFILL_ROWS = 256  # of a step of a prompt, as workers take them
 DEPTH = 512  # tokens behind which attention is timed, as of an ordinary conversation
 MEASURE_S = 0.4  # of each kind of step
 ROUNDS = 40  # at most

@@ -8,6 +8,8 @@ each term; this module knows no machine by name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from gangline.plan.catalog import LinkType
@@ -118,14 +120,19 @@ def hop_seconds(n_bytes: float, link: LinkType, engine: EngineFit) -> float:
     """From the end of a stage to the beginning of the next one on another machine."""
     own = BUS_HOP_US if link.kind == "bus" else engine.hop_us
     waiting = link.rtt_us / 2 + link.per_message_us + own
-    return waiting * 1e-6 + n_bytes * 8 / (link.gbps * 1e9)
+    return waiting * 1e-6 + wire_seconds(n_bytes, link)
+
+
+def wire_seconds(n_bytes: float, link: LinkType) -> float:
+    """How long these bytes keep a link busy."""
+    return n_bytes * 8 / (link.gbps * 1e9)
 
 
 def all_reduce_seconds(n_bytes: float, n: int, link: LinkType, engine: EngineFit) -> float:
     """Sum vectors of `n_bytes` over `n` machines: the better of direct exchange and a ring."""
     one_way = link.rtt_us / 2 * 1e-6
     each = link.per_message_us * 1e-6
-    wire = n_bytes * 8 / (link.gbps * 1e9)
+    wire = wire_seconds(n_bytes, link)
     fixed = engine.sync_us * 1e-6
     if engine.fan_out:  # everything meets at a root, which answers everybody
         return fixed * n * (n - 1) / 2 + 2 * one_way + 2 * (n - 1) * (each + wire)
@@ -153,6 +160,31 @@ def tensor_work(model: ModelCost, n: int, step: Step) -> Work:
 def prompt_steps(tokens: int, depth: int, chunk: int) -> list[Step]:
     """The steps in which a prompt is read."""
     return [Step(min(chunk, tokens - done), 1, depth + done) for done in range(0, tokens, chunk)]
+
+
+def pipelined_seconds(
+    times: Sequence[Sequence[float]],
+    hops: Sequence[Sequence[float]],
+    wires: Sequence[Sequence[float]],
+) -> float:
+    """Until the last step has come around; [step][stage], and the hop behind each stage.
+
+    A stage works on one step at a time, a link carries one at a time (`wires`, the part of a hop
+    that keeps the link busy), and no more steps are under way than there are stages.
+    """
+    n_stages = len(times[0])
+    stage_free, link_free = [0.0] * n_stages, [0.0] * n_stages
+    back: list[float] = []
+    for i, (computing, hop, wire) in enumerate(zip(times, hops, wires, strict=True)):
+        now = back[i - n_stages] if i >= n_stages else 0.0
+        for stage in range(n_stages):
+            now = stage_free[stage] = max(now, stage_free[stage]) + computing[stage]
+            if hop:
+                start = max(now, link_free[stage])
+                link_free[stage] = start + wire[stage]
+                now = start + hop[stage]
+        back.append(now)
+    return back[-1]
 
 
 def hidden_bytes(model: ModelCost, step: Step) -> int:
