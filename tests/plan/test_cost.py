@@ -1,12 +1,16 @@
-"""Prompts of several steps on several stages: never two at a time in one place, never idle twice."""
+"""Messages and prompts on several machines: each place busy with one thing at a time."""
 
 from __future__ import annotations
 
+import math
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gangline.plan.cost import pipelined_seconds
+from gangline.plan.cost import FIRST_WINDOW_BYTES, pipelined_seconds, window_seconds
+from gangline.plan.fleet import link_of
 
 Rows = list[list[float]]
 parts = st.floats(0, 10)
@@ -59,3 +63,25 @@ def test_no_more_steps_are_under_way_than_there_are_stages() -> None:
     assert pipelined_seconds([[1.0, 1.0]] * 3, hops, [[0.0, 0.0]] * 3) == (
         pytest.approx((1 + 1 + 10) + (1 + 1 + 10))
     )
+
+
+@given(st.floats(1, 1e9), st.floats(1e-3, 400), st.floats(0.001, 500))
+def test_windows_cost_whole_round_trips_at_most_until_they_fill_the_link(
+    n_bytes: float, gbps: float, rtt_ms: float
+) -> None:
+    link = msgspec.structs.replace(link_of("1gbit"), gbps=gbps, rtt_us=rtt_ms * 1e3)
+    lost_s = window_seconds(n_bytes, link)
+    full = rtt_ms * 1e-3 * gbps * 1e9 / 8
+    rounds = math.log2(max(1.0, min(full, n_bytes) / FIRST_WINDOW_BYTES)) + 1
+    assert 0 <= lost_s <= rounds * rtt_ms * 1e-3
+    assert window_seconds(2 * n_bytes, link) >= lost_s
+    if min(full, n_bytes) <= FIRST_WINDOW_BYTES:
+        assert lost_s == 0
+
+
+def test_a_prompt_of_a_megabyte_over_a_far_link_waits_for_six_windows() -> None:
+    """14, 29, 58, 116, 232, 463 kB; the next would be more than the link holds in a round trip."""
+    link = link_of("1gbit,5ms")
+    sent = FIRST_WINDOW_BYTES * (2**6 - 1)
+    assert window_seconds(1 << 20, link) == pytest.approx(6 * 5e-3 - sent * 8e-9)
+    assert window_seconds(1 << 20, link_of("tb5-rdma")) == 0

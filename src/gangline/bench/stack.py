@@ -32,7 +32,7 @@ from gangline.stage.transport import FrameReceiver, FrameSender
 BITS = 4
 GROUP_BITS = 2 * 16 / GROUP_SIZE  # scale and offset of each group, for each weight
 LOAD_S = 0.4  # copies of the layers are loaded for so long
-MAX_COPIES = 6  # 400 MB of the layers that `bench/machine.py` asks for
+MAX_COPIES = 4  # 260 MB of the layers that `bench/machine.py` asks for
 FREE_SHARE = 0.25  # of free memory, for the copies
 PAUSE_S = 0.01  # before each step over a hop: stages wait while the others compute
 

@@ -18,6 +18,7 @@ from gangline.plan.shape import LayerCost, ModelCost
 
 MATRIX_ROWS = 8  # from so many rows on, kernels work on tiles instead of single rows
 BUS_HOP_US = 20.0  # between cards of one computer: a copy that is queued, no message
+FIRST_WINDOW_BYTES = 14480  # of TCP after a pause: ten segments of Ethernet (RFC 6928, RFC 2861)
 HIDDEN_BYTES = 4  # a hidden state crosses a hop in the float32 in which it is computed
 
 
@@ -126,6 +127,23 @@ def hop_seconds(n_bytes: float, link: LinkType, engine: EngineFit) -> float:
 def wire_seconds(n_bytes: float, link: LinkType) -> float:
     """How long these bytes keep a link busy."""
     return n_bytes * 8 / (link.gbps * 1e9)
+
+
+def window_seconds(n_bytes: float, link: LinkType) -> float:
+    """What a message takes longer on a link that was idle, because TCP forgot how much it carries.
+
+    A window is sent per round trip and doubles until it fills the link or holds what is left.
+    """
+    if link.kind in ("bus", "rdma"):
+        return 0.0
+    rtt_s = link.rtt_us * 1e-6
+    full = rtt_s * link.gbps * 1e9 / 8
+    window, sent, lost_s = float(FIRST_WINDOW_BYTES), 0.0, 0.0
+    while window < min(full, n_bytes - sent):
+        lost_s += rtt_s - wire_seconds(window, link)
+        sent += window
+        window *= 2
+    return lost_s
 
 
 def all_reduce_seconds(n_bytes: float, n: int, link: LinkType, engine: EngineFit) -> float:

@@ -27,6 +27,7 @@ from gangline.plan.cost import (
     pipelined_seconds,
     prompt_steps,
     seconds,
+    window_seconds,
     wire_seconds,
 )
 from gangline.plan.engines import EngineFit, Rates
@@ -346,10 +347,16 @@ def _times(
 def _prompt_seconds(
     model: ModelCost, cluster: Cluster, stages: Sequence[StageForecast], wish: Wish
 ) -> float:
-    """Until the first token; stages of ours work on different parts of the prompt at a time."""
+    """Until the first token; stages of ours work on different parts of the prompt at a time.
+
+    Nobody asked anything for a while before: the first step finds the links' windows closed.
+    """
     steps = prompt_steps(wish.prompt, 0, cluster.engine.prompt_rows)
     times = [_times(model, cluster, stages, step) for step in steps]
     hops = [_hops(model, cluster, stages, step) for step in steps]
+    for i, (a, b) in enumerate(pairwise(stages)):
+        way = cluster.link(a.members[0], b.members[0])
+        hops[0][i] += window_seconds(hidden_bytes(model, steps[0]), way)
     if not cluster.engine.overlaps_prompt and not _is_bus(cluster, stages):
         return sum(map(sum, times)) + sum(map(sum, hops))
     wires = [_wires(model, cluster, stages, step) for step in steps]
