@@ -27,6 +27,8 @@ from contextlib import contextmanager
 NETWORK = "10.79.0"
 HOST = 254  # this machine's own address: its way to each namespace is not throttled
 MTU = 1500
+CONTROL = "reno"  # of TCP: like the usual cubic where nothing is lost, whatever this system has
+CONTROL_FILE = "/proc/sys/net/ipv4/tcp_congestion_control"
 SPIN_S = 200e-6  # a sleep ends up to this late
 # linux/if_tun.h; each packet has a header before it that says how the kernel would have cut it
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
@@ -50,9 +52,10 @@ def namespace(tag: str, index: int) -> str:
 def linked(tag: str, count: int, gbps: float, rtt_s: float) -> Iterator[list[str]]:
     """The names of `count` namespaces of which each reaches each over such a link."""
     names = [namespace(tag, index) for index in range(count)]
-    for name in names:
-        ip("netns", "add", name)
     try:
+        for name in names:
+            ip("netns", "add", name)
+            ip("netns", "exec", name, "sh", "-c", f"echo {CONTROL} > {CONTROL_FILE}")
         command = [sys.executable, "-m", "benchmarks.links", tag, str(count)]
         with subprocess.Popen(
             [*command, str(gbps), str(rtt_s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -64,7 +67,7 @@ def linked(tag: str, count: int, gbps: float, rtt_s: float) -> Iterator[list[str
             carrier.stdin.close()
     finally:
         for name in names:
-            ip("netns", "del", name)
+            subprocess.run(["ip", "netns", "del", name], check=False)  # it may never have been
 
 
 def ip(*arguments: str) -> None:
