@@ -41,6 +41,9 @@ class Measurement(msgspec.Struct, frozen=True):
     measured_busy: bool = False
     backend: str = ""
     device: str = ""
+    cache_bytes_per_s: float | None = None
+    attention_operations_per_s: float | None = None
+    step_s: float | None = None
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -48,7 +51,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 def measured_hardware(home: Path, threads: int | None = None, backend: str = "auto") -> Hardware:
-    """This machine with its measurement, kept or new; a new one blocks for about two seconds.
+    """This machine with its measurement, kept or new; a new one blocks for two to four seconds.
 
     `threads` are those that its workers have; None: one for each core. `backend` is theirs, too.
     """

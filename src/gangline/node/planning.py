@@ -207,6 +207,9 @@ def machine_of(
         operations_per_s=hardware.operations_per_s,
         layer_s=hardware.layer_s,
         links=facts.links,
+        cache_bytes_per_s=hardware.cache_bytes_per_s,
+        attention_operations_per_s=hardware.attention_operations_per_s,
+        step_s=hardware.step_s,
     )
 
 

@@ -102,7 +102,7 @@ class Runtime:
             Handlers(self._on_token, self._on_report, self._on_record, self._on_call),
         )
         left.push_async_callback(self.membership.close)
-        self._links = LinkWatch(config.home, self._changed)
+        self._links = LinkWatch(config.home, self._changed, echo.turn)
         left.push_async_callback(self._links.close)
         self._supervisor = Supervisor(self._changed, self._command)
         left.push_async_callback(self._supervisor.close)
