@@ -11,7 +11,8 @@ import json
 from typing import Any
 
 import sentencepiece
-from tests.head.test_gguf_language import FIXTURE, SCRIPTS
+from tests.head.test_gguf_language import FIXTURE
+from tests.texts import SCRIPTS
 
 # In the order of the format: normal, unknown, control, (user defined), (unused), byte.
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6

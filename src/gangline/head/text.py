@@ -15,8 +15,12 @@ from gangline.checkpoint.contents import gguf_file
 from gangline.checkpoint.gguf import read_gguf
 from gangline.errors import CheckpointError, UsageError
 from gangline.head.gguf_language import read_gguf_language
+from gangline.head.kimi import CONFIG_NAME, RANKS_NAME, read_kimi_tokenizer
 from gangline.head.requests import ChatMessage, Submit
 from gangline.head.template import ChatTemplate
+
+WHOLE_NAME = "tokenizer.json"
+OTHER_ENDINGS = (".tiktoken", ".model")  # tokenizers that need code of their own
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what half a character decodes to
 _MAX_HELD_TOKENS = 8  # no character has more bytes than this, each of which may be a token
@@ -29,9 +33,8 @@ class Language:
         self._path = path
         file = gguf_file(path)
         if file is None:
-            origin = path / "tokenizer.json"
-            self._tokenizer = _read_tokenizer(origin)
-            config = _read_json(path / "tokenizer_config.json")
+            config = _read_json(path / CONFIG_NAME)
+            origin, self._tokenizer = _read_tokenizer(path, config)
         else:
             origin, found = file, read_gguf_language(read_gguf(file))
             self._tokenizer, config = found.tokenizer, found.config
@@ -147,15 +150,34 @@ def _overlap(text: str, stop: str) -> int:
     return 0
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
+def _read_tokenizer(folder: Path, config: dict[str, object]) -> tuple[Path, Tokenizer]:
+    """(the file that it is read from, the tokenizer of a folder)."""
+    file = folder / WHOLE_NAME
+    if not file.exists():
+        ranks = folder / RANKS_NAME
+        if not ranks.exists():
+            raise _no_tokenizer(folder)
+        return ranks, read_kimi_tokenizer(folder, config)
     try:
-        return Tokenizer.from_file(str(path))
+        return file, Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        missing = not path.exists()
         raise CheckpointError(
-            f"{path} {'does not exist' if missing else f'cannot be read: {error}'}",
-            hint="a model folder needs its tokenizer.json; download the model again",
+            f"{file} cannot be read: {error}",
+            hint="the file is damaged: download it again",
         ) from error
+
+
+def _no_tokenizer(folder: Path) -> CheckpointError:
+    others = sorted(path.name for ending in OTHER_ENDINGS for path in folder.glob(f"*{ending}"))
+    missing = f"{folder / WHOLE_NAME} does not exist"
+    if others:
+        return CheckpointError(
+            f"{missing}, and {', '.join(others)} alone do not say how to cut text into tokens",
+            hint=f"use a copy of the model that has a {WHOLE_NAME}",
+        )
+    return CheckpointError(
+        missing, hint=f"a model folder needs its {WHOLE_NAME}; download the model again"
+    )
 
 
 def _read_json(path: Path) -> dict[str, object]:
