@@ -16,6 +16,7 @@ from gangline.head.requests import ChatMessage, Finished, Sampling, Submit, Toke
 from gangline.stage.control import Failed
 from gangline.stage.handshake import connect_hop
 from tests.make_checkpoint import make_checkpoint
+from tests.make_ranks import BYTES, SPECIALS, make_ranks
 from tests.make_tokenizer import BEGIN, END, VOCABULARY, make_tokenizer
 from tests.ring import EPOCH, SECRET, Answer, Client, Ring
 
@@ -213,6 +214,19 @@ def test_a_model_without_a_tokenizer_is_refused_before_its_weights_are_read(tmp_
     ring.end()
     assert isinstance(message, Failed), "no progress before it"
     assert "tokenizer.json" in message.error.message
+
+
+def test_a_model_with_tiktoken_model_alone_answers(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "kimi", n_layers=N_LAYERS, vocab=len(BYTES) + 256)
+    make_ranks(model, BYTES)
+    with Ring(model, [2], N_LAYERS) as ring:
+        (answer,) = ask(ring, Submit(0, GREEDY, messages=(ChatMessage("user", "hi"),)))
+        assert answer.finished is not None
+    special = {text: len(BYTES) + place for place, (text, _) in SPECIALS.items()}
+    user, assistant = special["<|im_user|>"], special["<|im_assistant|>"]
+    middle, end = special["<|im_middle|>"], special["<|im_end|>"]
+    asked = [user, *b"user", middle, *b"hi", end]
+    assert answer.prompt == [*asked, assistant, *b"assistant", middle]
 
 
 def test_workers_end_with_their_node(folder: Path) -> None:

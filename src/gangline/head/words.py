@@ -94,7 +94,7 @@ PRE = {
     "tekken": Words((_CASED % ("", "") + r"\p{N}|" + _SLASHED_TAIL,), True, True),
     "deepseek-coder": Words((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}")),
     "deepseek-v3": _BY_DEEPSEEK3,
-    "kimi-k2": Words((_KIMI,)),
+    "kimi-k2": KIMI,
 }
 
 
