@@ -32,7 +32,7 @@ class TemplateRefusal(Exception):
 class Generation(Extension):
     """`{% generation %}` marks what an assistant said, for training; here its body is all."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012 - a plain set, as the base class declares it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
