@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 DATA = (HERE / "data" / "published.csv", HERE / "data" / "collected.csv")
 
 # Bug reports: "run at 1/2 the expected speed using RDMA", beside the speed of MLX on the same
-# machines; a container whose attention fell back to another kernel, slower on two cards than on one.
+# machines; a container whose attention fell back to another kernel, slower on two cards than one.
 FAULTS = (
     ("github.com/exo-explore/exo/issues/2070", "exo tensor"),
     ("github.com/vllm-project/vllm/issues/22331", "vLLM"),
