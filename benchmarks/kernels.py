@@ -1,6 +1,6 @@
 """What one operation, one decode step and one byte of weights cost on this machine.
 
-    python benchmarks/kernels.py [--threads 1 2] [--json]
+    python -m benchmarks.kernels [--threads 1 2] [--json]
 
 The decode step is that of the demo model's shape with random weights in memory; GB/s counts the
 bytes of a matrix that is larger than the caches.

@@ -93,12 +93,12 @@ def attack_port(ring: Ring, dice: random.Random) -> None:
         damage(data, dice)
         if dice.random() < 0.3:
             data = bytearray(dice.randbytes(dice.randrange(200)))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may hang up on us at any byte
             connection.sendall(data[: dice.randrange(len(data) + 1)])
             if dice.random() < 0.8:
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(4096):
-                    pass
+                    pass  # until it is closed on us
 
 
 def attack_front(ring: Ring, dice: random.Random) -> None:

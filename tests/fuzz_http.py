@@ -183,7 +183,11 @@ def fuzz(url: str, count: int, seed: int | None = None) -> Counter[int]:
         max_examples=count,
         deadline=None,
         database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        # Waiting for a server is slow, and bodies are large: what these two warn of is meant.
+        suppress_health_check=[
+            hypothesis.HealthCheck.too_slow,
+            hypothesis.HealthCheck.data_too_large,
+        ],
         phases=(hypothesis.Phase.generate,),
     )
     @hypothesis.given(requests())

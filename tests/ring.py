@@ -29,6 +29,7 @@ from gangline.stage.control import (
     ToWorker,
 )
 from gangline.stage.handshake import connect_front
+from gangline.stage.messages import pack_message
 
 SECRET = bytes(range(32))
 EPOCH = 5
@@ -45,9 +46,8 @@ class WorkerProcess:
         )
 
     def send(self, message: ToWorker) -> None:
-        data = msgspec.msgpack.encode(message)
         stdin = _open(self.process.stdin)
-        stdin.write(struct.pack("<I", len(data)) + data)
+        stdin.write(pack_message(message))
         stdin.flush()
 
     def receive(self) -> FromWorker | None:
@@ -72,7 +72,7 @@ class WorkerProcess:
 
     def end(self) -> int:
         """Close its input, which ends it; its exit status."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and what was unsent with it
             _open(self.process.stdin).close()
         status = self.process.wait(timeout=20)
         _open(self.process.stdout).close()
@@ -162,8 +162,7 @@ class Client:
         self._reading = asyncio.create_task(self._read())
 
     def send(self, message: msgspec.Struct) -> None:
-        data = msgspec.msgpack.encode(message)
-        self.send_raw(struct.pack("<I", len(data)) + data)
+        self.send_raw(pack_message(message))
 
     def send_raw(self, data: bytes) -> None:
         self._writer.write(data)
@@ -205,10 +204,9 @@ class Client:
 
     async def close(self) -> None:
         self._reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reading
+        await asyncio.wait({self._reading})
         self._writer.close()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # a head that was killed resets it
             await self._writer.wait_closed()
 
     async def _read(self) -> None:

@@ -7,11 +7,11 @@ import random
 import re
 from dataclasses import dataclass
 
-import demo_corpus as corpus
-import demo_facts as facts
-import demo_scope as scope
-import demo_talk as talk
-from demo_text import (
+from tools import demo_corpus as corpus
+from tools import demo_facts as facts
+from tools import demo_scope as scope
+from tools import demo_talk as talk
+from tools.demo_text import (
     capital_first,
     invented_word,
     is_held_out_sum,

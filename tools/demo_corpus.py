@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import demo_facts as facts
-import demo_scope as scope
-import demo_talk as talk
-from demo_text import (
+from tools import demo_facts as facts
+from tools import demo_scope as scope
+from tools import demo_talk as talk
+from tools.demo_text import (
     capital_first,
     hurried,
     invented_word,

@@ -5,10 +5,10 @@ Most are made by filling templates, so that the model learns the kind and not th
 
 import random
 
-import demo_facts as facts
-import demo_talk as talk
-from demo_facts import words
-from demo_text import (
+from tools import demo_facts as facts
+from tools import demo_talk as talk
+from tools.demo_facts import words
+from tools.demo_text import (
     hurried,
     invented_word,
     is_held_out,

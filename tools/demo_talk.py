@@ -6,7 +6,7 @@ In each row the last wording is never trained on: `eval_demo.py` asks it.
 
 from dataclasses import dataclass
 
-from demo_facts import words
+from tools.demo_facts import words
 
 
 @dataclass(frozen=True)

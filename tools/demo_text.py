@@ -4,7 +4,7 @@ import hashlib
 import random
 import re
 
-from demo_facts import words
+from tools.demo_facts import words
 
 HELD_OUT_SUMS = 0.10
 HELD_OUT_WORDS = 0.15

@@ -1,7 +1,7 @@
 """Ask the demo model questions that it was not trained on and print how many it gets right.
 
-    python tools/eval_demo.py --endpoint http://127.0.0.1:5454/v1
-    python tools/eval_demo.py --torch src/gangline/demo_model
+    python -m tools.eval_demo --endpoint http://127.0.0.1:5454/v1
+    python -m tools.eval_demo --torch src/gangline/demo_model
 
 The first way asks any OpenAI-compatible server and needs the standard library only; the second
 runs the folder with `transformers`. Exits with 1 if fewer than 95 % of the held-out sums are right.
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import demo_cases
+from tools import demo_cases
 
 REQUIRED_SUMS = 0.95
 LONGEST_ANSWER = 80

@@ -1,8 +1,8 @@
 """Fit what engines reach of a machine's specification to published measurements.
 
-    python tools/fit_engines.py                 print the residuals, leave one source out
-    python tools/fit_engines.py --write         and write src/gangline/plan/catalog/engines.toml
-    python tools/fit_engines.py --judge FILE    how well the written file predicts other rows
+    python -m tools.fit_engines                 print the residuals, leave one source out
+    python -m tools.fit_engines --write         and write src/gangline/plan/catalog/engines.toml
+    python -m tools.fit_engines --judge FILE    how well the written file predicts other rows
 
 `fit_layout.py` has the factors and their priors. Rows of one source share a build, a machine and a
 way to measure, so that each source may be off by a factor of its own, which is fitted and thrown
@@ -20,11 +20,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from fit_layout import Layout
-from fit_predict import Prepared, predict, prepare
-from fit_report import Outcome, errors_of, report, toml_of
 from gangline.plan.engines import published_fit
-from published import DATA, cases_of, read_rows
+from tools.fit_layout import Layout
+from tools.fit_predict import Prepared, predict, prepare
+from tools.fit_report import Outcome, errors_of, report, toml_of
+from tools.published import DATA, cases_of, read_rows
 
 TARGET = Path(__file__).parents[1] / "src" / "gangline" / "plan" / "catalog" / "engines.toml"
 SIGMA = {"decode": 0.08, "cluster": 0.14, "prefill": 0.20}  # log error expected of a good row

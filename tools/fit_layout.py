@@ -26,7 +26,7 @@ from gangline.plan.engines import (
     chip_key,
     class_of,
 )
-from published import Case
+from tools.published import Case
 
 
 class Prior(NamedTuple):

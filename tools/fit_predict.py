@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fit_layout import KNOWN
 from gangline.plan.cost import (
     Step,
     Work,
@@ -17,7 +16,8 @@ from gangline.plan.cost import (
     tensor_work,
 )
 from gangline.plan.engines import Fit, rates_of
-from published import Case
+from tools.fit_layout import KNOWN
+from tools.published import Case
 
 
 class Prepared(NamedTuple):

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from fit_predict import Prepared
 from gangline.plan.engines import ENGINES, ErrorFit, Fit
+from tools.fit_predict import Prepared
 
 KINDS = ("decode", "cluster", "prefill")
 QUANTILE = 0.8  # of the errors that a prediction carries

@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 from gangline.plan.catalog import LinkType, MachineType
 from gangline.plan.engines import Engine
 from gangline.plan.shape import ModelCost, cost_of_config
-from published_names import APPLE, CPU_ROWS, config_of, engine_of, link_of, machine_id, machine_of
+from tools.published_names import (
+    APPLE,
+    CPU_ROWS,
+    config_of,
+    engine_of,
+    link_of,
+    machine_id,
+    machine_of,
+)
 
 HERE = Path(__file__).parent
 DATA = (HERE / "data" / "published.csv", HERE / "data" / "collected.csv")
@@ -180,7 +188,6 @@ def _tokens(text: str, metric: str) -> tuple[int, int]:
         return (int(wanted[1]) if wanted else int(thousands[1]) * 1000 if thousands else 512), depth
     if thousands:
         return 64, int(thousands[1]) * 1000
-    if "pp" in text and "tg" in text:
-        prompt, made = re.search(r"pp(\d+) tg(\d+)", text).groups()  # type: ignore[union-attr]
-        return int(made), int(prompt)
+    if both := re.search(r"pp(\d+) tg(\d+)", text):
+        return int(both[2]), int(both[1])
     return (int(wanted[1]) if wanted else 64), depth

@@ -1,6 +1,6 @@
 """What quantizing costs: the demo model's score as it is, and as GGUF files of fewer bits.
 
-    pip install -e '.[test]' && python tools/quality.py
+    pip install -e '.[test]' && python -m tools.quality
 
 Writes each type with the `gguf` package, loads it into a node of its own, and asks the held-out
 questions of tools/eval_demo.py. Exits with 1 where 8 bits lose more than 1 point, or 4 more than 3.
@@ -11,16 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import demo_cases
-import eval_demo
+from tests.cluster import Cluster, running_cluster
+from tests.make_gguf import make_gguf
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tests.cluster import Cluster, running_cluster  # noqa: E402
-from tests.make_gguf import make_gguf  # noqa: E402
-
-from gangline.cli.common import unload  # noqa: E402
+from gangline.cli.common import unload
+from gangline.paths import demo_model
+from tools import demo_cases, eval_demo
 
 # Type of the matrices → points of 100 that it may lose.
 ALLOWED = {"Q8_0": 1.0, "Q5_0": 1.0, "Q4_1": 3.0, "Q4_0": 3.0}
@@ -40,8 +36,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = ROOT / "src" / "gangline" / "demo_model"
-    parser.add_argument("--model", type=Path, default=default, help="folder (default: the demo)")
+    parser.add_argument(
+        "--model", type=Path, default=demo_model(), help="folder (default: the demo)"
+    )
     parser.add_argument("--sums", type=int, default=400, help="held-out sums (default: 400)")
     options = parser.parse_args()
     cases = demo_cases.held_out_cases(2026, options.sums)

@@ -1,6 +1,6 @@
 """Record what `transformers` computes for the demo model, for tests that have no PyTorch.
 
-    python tools/record_demo_logits.py
+    python -m tools.record_demo_logits
 
 Writes `tests/fixtures/demo_logits.npz` (float32 logits of the shipped bfloat16 weights; arrays
 `N.ids`, `N.positions`, `N.logits` for prompt N) and `tests/fixtures/demo_chat.json` (rendered chat
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "src" / "gangline" / "demo_model"
-FIXTURES = ROOT / "tests" / "fixtures"
+from gangline.paths import demo_model
+
+FOLDER = demo_model()
+FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 LAST_POSITIONS = 12  # of a long prompt; a short one is recorded whole
 SHORT_PROMPT = 48
 LONG_TEXT = "Ten small dogs upon the snow, all on one line, away they go. "

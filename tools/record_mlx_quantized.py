@@ -1,6 +1,6 @@
 """Record what MLX means by its quantized form, for tests that have no MLX.
 
-    pip install 'mlx[cpu]' && python tools/record_mlx_quantized.py
+    pip install 'mlx[cpu]' && python -m tools.record_mlx_quantized
 
 Writes `tests/fixtures/mlx_quantized.npz`: per bits and group size the packed words, scales and
 biases that `mx.quantize` made of random numbers, and the float32 that `mx.dequantize` gives back.

@@ -1,6 +1,6 @@
 """Record what SentencePiece makes of texts, for tests that do not have it.
 
-    pip install sentencepiece && python tools/record_sentencepiece.py
+    pip install sentencepiece && python -m tools.record_sentencepiece
 
 Writes `tests/fixtures/sentencepiece.json`: a small BPE model with byte fallback, as Llama 2 and
 Mistral have, and the tokens of texts in many scripts, with and without the space in front.
@@ -8,17 +8,10 @@ Mistral have, and the tokens of texts in many scripts, with and without the spac
 
 import io
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import sentencepiece
-
-ROOT = Path(__file__).resolve().parent.parent
-FIXTURE = ROOT / "tests" / "fixtures" / "sentencepiece.json"
-sys.path.insert(0, str(ROOT))
-
-from tests.head.test_gguf_language import SCRIPTS  # noqa: E402
+from tests.head.test_gguf_language import FIXTURE, SCRIPTS
 
 # In the order of the format: normal, unknown, control, (user defined), (unused), byte.
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6

@@ -1,6 +1,6 @@
 """Train the demo chat model: write the corpus, make the tokenizer, train, export.
 
-    python tools/train_demo.py --output src/gangline/demo_model
+    python -m tools.train_demo --output src/gangline/demo_model
 
 Needs PyTorch, tokenizers and safetensors; the program itself needs no PyTorch. One seed, one
 fixed number of steps and one schedule make the run repeatable. The exported folder is in the
@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
-import demo_cases
-import demo_corpus as corpus
-from demo_network import SHORT, Model, Muon, Shape
-from demo_text import is_held_out_word
+from tools import demo_cases
+from tools import demo_corpus as corpus
+from tools.demo_network import SHORT, Model, Muon, Shape
+from tools.demo_text import is_held_out_word
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 DIGIT = r"\p{N}"

@@ -6,6 +6,7 @@ cannot be written is no error.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TypeVar
@@ -30,5 +31,6 @@ def write_kept(path: Path, value: msgspec.Struct) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(value)))
         partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+    except OSError:  # what is not kept is worked out again
+        with contextlib.suppress(OSError):  # it was not made, or is as far out of reach
+            partial.unlink()

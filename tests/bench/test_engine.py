@@ -26,7 +26,7 @@ def model(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(("lanes", "depth"), [(1, 0), (3, 30)])
 def test_a_report(model: str, lanes: int, depth: int) -> None:
-    pytest.importorskip("gangline._kernels")
+    pytest.importorskip("gangline._kernels", reason="the C++ extension is not built")
     settings = Settings(model, threads=1, lanes=lanes, context_depth=depth, **SMALL)
     report = measure_engine(settings)
     assert (report.model, report.family, report.backend) == (model, "llama", "cpu")
@@ -84,7 +84,7 @@ def _batch(slot: int, start: int) -> Batch:
 
 
 def test_the_watch_counts_and_leaves_no_trace(model: str) -> None:
-    kernels = pytest.importorskip("gangline._kernels")
+    kernels = pytest.importorskip("gangline._kernels", reason="the C++ extension is not built")
     before = dict(vars(kernels))
     engine = Engine(open_checkpoint(model), open_backend("cpu", 1), context=64, lanes=1)
     with KernelWatch() as watch:

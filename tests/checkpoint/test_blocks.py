@@ -80,7 +80,7 @@ def test_scales_of_one_factor_stay_half_precision(tmp_path: Path, name: str) -> 
     )
 
 
-def test_an_offset_beyond_half_precision_keeps_all_in_float32(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_an_offset_beyond_half_precision_keeps_all_in_float32(tmp_path: Path) -> None:
     blocks = random_blocks("Q8_0", 4)
     blocks[:, :2] = np.full((4, 1), 1000, np.float16).view(np.uint8)
     tensor = convert(tmp_path, "Q8_0", blocks, (4, 32))

@@ -91,7 +91,7 @@ def wait_gone(pid: int) -> None:
 
 
 def is_running(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError):  # it has ended
         os.kill(pid, 0)
         return True
     return False

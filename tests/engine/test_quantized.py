@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gangline.checkpoint.tensors import GroupAffine, Tensor
 from gangline.engine.backends import open_backend
@@ -16,21 +17,34 @@ from tests.make_checkpoint import pack
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "mlx_quantized.npz"
 
 
-@pytest.mark.parametrize("group_size", [32, 64, 128])
-@pytest.mark.parametrize("bits", BITS)
-def test_values_are_those_of_mlx(bits: int, group_size: int) -> None:
-    with np.load(FIXTURE) as recorded:
-        part = {
-            name: recorded[f"{bits}.{group_size}.{name}"]
+each_form = pytest.mark.parametrize(
+    ("bits", "group_size"), [(bits, group_size) for bits in BITS for group_size in (32, 64, 128)]
+)
+
+
+def recorded(bits: int, group_size: int) -> tuple[Tensor, NDArray[np.float32]]:
+    """A quantized matrix (6, 256), and what MLX makes of it."""
+    with np.load(FIXTURE) as of_all:
+        packed, scales, biases, values = (
+            of_all[f"{bits}.{group_size}.{name}"]
             for name in ("packed", "scales", "biases", "values")
-        }
-    scales, offsets = (
-        Tensor(name, "f32", part[name].shape, part[name]) for name in ("scales", "biases")
-    )
+        )
+    scales, offsets = (Tensor("s", "f32", part.shape, part) for part in (scales, biases))
     form = GroupAffine(bits, group_size)
-    tensor = Tensor("w", "u32", (6, 256), part["packed"], form, scales, offsets)
-    np.testing.assert_allclose(dense(tensor), part["values"], rtol=1e-6, atol=1e-6)
-    cpu = pytest.importorskip("gangline.engine.backends.cpu").Cpu(1)
+    return Tensor("w", "u32", (6, 256), packed, form, scales, offsets), values
+
+
+@each_form
+def test_values_are_those_of_mlx(bits: int, group_size: int) -> None:
+    tensor, values = recorded(bits, group_size)
+    np.testing.assert_allclose(dense(tensor), values, rtol=1e-6, atol=1e-6)
+
+
+@each_form
+def test_the_kernels_unpack_the_same_bits(bits: int, group_size: int) -> None:
+    pytest.importorskip("gangline._kernels", reason="the C++ extension is not built")
+    tensor, _ = recorded(bits, group_size)
+    cpu = open_backend("cpu", 1)
     rows = cpu.embed(cpu.table(tensor), np.arange(6, dtype=np.int32))
     assert (rows == dense(tensor)).all()
 

@@ -26,7 +26,7 @@ COMMON = (
 # Of all results of exercise.cpp: the same on x86-64 and Arm, on every path. It changes when a
 # kernel computes something else; then old and new versions of Gangline do not agree either.
 DIGEST = "795cd876e26c919b"
-FLAGS = ["-std=c++17", "-g1", "-pthread", "-ffp-contract=off", "-fno-math-errno", "-w"]
+FLAGS = ["-std=c++17", "-g1", "-pthread", "-ffp-contract=off", "-fno-math-errno"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"]
 # Paths of each architecture, and the options of their sources. The model of AMX's tiles is a path
 # of this program alone.

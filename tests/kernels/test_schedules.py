@@ -120,6 +120,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
 @settings(
     max_examples=60,
     deadline=None,
+    # Drawing a schedule is a long simulation: that is slow and takes much data by its nature.
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 def test_no_schedule_changes_a_bit(model: Model, schedule: Schedule) -> None:

@@ -201,7 +201,7 @@ async def no_workers(node: Node) -> None:
 
 async def process_ended(pid: int) -> None:
     """Wait for a process that is nobody's child here, of which no event tells."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError):  # it has ended: what was waited for
         while True:
             os.kill(pid, 0)
             await asyncio.sleep(0.01)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
@@ -17,6 +16,7 @@ import pytest
 from gangline.errors import ContextTooLong, GanglineError, ProtocolError, WorkerLost
 from gangline.facts import ModelId
 from gangline.head.requests import (
+    MAX_MESSAGE_BYTES,
     Accepted,
     Cancel,
     Finished,
@@ -30,11 +30,11 @@ from gangline.head.requests import (
 from gangline.node import entry as entry_module
 from gangline.node.entry import Door, Entry
 from gangline.stage import handshake
+from gangline.stage.messages import pack_message, receive_message
 from tests.node.cluster import run
 
 SECRET = bytes(range(32))
 SUBMIT = Submit(0, Sampling(max_tokens=3), prompt="hello")
-_LENGTH = struct.Struct("<I")
 _TO_HEAD: msgspec.msgpack.Decoder[ToHead] = msgspec.msgpack.Decoder(ToHead)
 
 
@@ -45,13 +45,11 @@ class Caller:
         self._reader, self.writer = reader, writer
 
     async def read(self) -> ToHead:
-        (n_bytes,) = _LENGTH.unpack(await self._reader.readexactly(4))
-        return _TO_HEAD.decode(await self._reader.readexactly(n_bytes))
+        return await receive_message(self._reader, _TO_HEAD, MAX_MESSAGE_BYTES, "the entry")
 
     def send(self, *messages: FromHead) -> None:
         for message in messages:
-            data = msgspec.msgpack.encode(message)
-            self.writer.write(_LENGTH.pack(len(data)) + data)
+            self.writer.write(pack_message(message))
 
     def answer(self, number: int, n_tokens: int = 2) -> None:
         tokens = [Tokens(number, (7 * number + i,), f"<{i}>") for i in range(n_tokens)]
@@ -98,6 +96,22 @@ async def head_with(behaviour: Behaviour) -> AsyncIterator[tuple[Entry, Door, He
 
 async def collect(entry: Entry, door: Door, submit: Submit = SUBMIT) -> list[FromHead]:
     return [answer async for answer in entry.generate(door, submit)]
+
+
+@contextlib.asynccontextmanager
+async def unanswered() -> AsyncIterator[tuple[Entry, asyncio.Task[list[FromHead]]]]:
+    """A request that has reached a head, which says nothing."""
+    asked = asyncio.Event()
+
+    async def stay_silent(caller: Caller) -> None:
+        await caller.read()
+        asked.set()
+        await caller.read()
+
+    async with head_with(stay_silent) as (entry, door, _):
+        waiting = asyncio.create_task(collect(entry, door))
+        await asked.wait()
+        yield entry, waiting
 
 
 async def answer_all(caller: Caller) -> None:
@@ -208,16 +222,7 @@ def test_a_broken_connection_fails_every_request_on_it(
 
 def test_requests_end_when_the_cluster_knows_that_the_head_is_lost() -> None:
     async def scene() -> None:
-        asked = asyncio.Event()
-
-        async def stay_silent(caller: Caller) -> None:
-            await caller.read()
-            asked.set()
-            await caller.read()
-
-        async with head_with(stay_silent) as (entry, door, _):
-            waiting = asyncio.create_task(collect(entry, door))
-            await asked.wait()
+        async with unanswered() as (entry, waiting):
             entry.retain(lambda _: None)
             assert not waiting.done()
             entry.retain(lambda _: WorkerLost("node b is gone"))
@@ -262,16 +267,7 @@ def test_only_the_right_secret_and_epoch_open_the_door(changes: dict[str, object
 
 def test_closing_fails_what_is_under_way() -> None:
     async def scene() -> None:
-        asked = asyncio.Event()
-
-        async def stay_silent(caller: Caller) -> None:
-            await caller.read()
-            asked.set()
-            await caller.read()
-
-        async with head_with(stay_silent) as (entry, door, _):
-            waiting = asyncio.create_task(collect(entry, door))
-            await asked.wait()
+        async with unanswered() as (entry, waiting):
             await entry.close()
             with pytest.raises(GanglineError):
                 await waiting

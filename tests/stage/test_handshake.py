@@ -109,6 +109,7 @@ def test_somebody_who_says_nothing_keeps_nobody_waiting(door: tuple[str, Arrival
         each.close()
 
 
+# All junk goes to one door on purpose: it has to stay open.
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(junk=st.binary(max_size=200))
 def test_junk_is_dropped_and_the_door_stays_open(door: tuple[str, Arrivals], junk: bytes) -> None:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.web.pages import running
+from tests.web.scripted_node import ScriptedNode
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -77,6 +80,16 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Opened]]:
     yield open_url
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedNode]:
+    """A node that shows what a test tells it to: at first three nodes with a model."""
+    made = ScriptedNode(running(3))
+    made.start()
+    yield made
+    made.holding.set()
+    made.stop()
 
 
 @pytest.fixture

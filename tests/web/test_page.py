@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.web.pages import ask, expect
+
 pytestmark = [pytest.mark.browser, pytest.mark.cluster]
 
 ROOT = Path(__file__).parents[2]
@@ -52,12 +54,6 @@ def demo(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         finally:
             process.kill()
             process.stdout.close()
-
-
-def expect(target: Any) -> Any:
-    from playwright.sync_api import expect
-
-    return expect(target)
 
 
 def assert_quiet(opened: Any, url: str) -> None:
@@ -139,8 +135,7 @@ def test_a_long_answer_can_be_stopped(demo: str, open_page: Any, how: str) -> No
     network.send("Network.emulateNetworkConditions", {**conditions, "downloadThroughput": -1})
     # The lane is free, and the next answer is whole.
     expect(page.locator(".numbers .active")).to_have_text("0")
-    page.locator("#question").fill("What is 17 + 25?")
-    page.keyboard.press("Enter")
+    ask(page, "What is 17 + 25?")
     expect(page.locator(".turn").nth(1).locator(".measured [data-kind=tokens]")).to_be_visible()
     assert_quiet(opened, demo)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.web.scripted_node import ScriptedNode, cluster, node, split, stats, stored
@@ -32,6 +32,11 @@ def run(browser: Any) -> Iterator[Run]:
     yield evaluate
     page.close()
     served.stop()
+
+
+def examples(count: int) -> settings:
+    """Settings of a property; the browser that evaluates it may take its time."""
+    return settings(max_examples=count, deadline=None)
 
 
 # --- stream.js -----------------------------------------------------------------------------------
@@ -71,9 +76,7 @@ def event_streams(draw: st.DrawFn) -> tuple[list[list[int]], list[list[str]]]:
     return [list(raw[a:b]) for a, b in itertools.pairwise(bounds)], expected
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(150)
 @given(event_streams())
 def test_events_do_not_depend_on_where_chunks_end(
     run: Run, case: tuple[list[list[int]], list[list[str]]]
@@ -122,9 +125,7 @@ def test_markdown_becomes_nodes_and_never_markup(
     assert "".join(part.split(">", 1)[1] for part in markup.split("<")[1:]) == escaped
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60)
 @given(st.text(alphabet="ab`*~ \n<>", max_size=40), st.integers(1, 9))
 def test_an_answer_that_grew_looks_like_one_that_came_whole(run: Run, text: str, step: int) -> None:
     grown = [text[:end] for end in range(0, len(text), step)] + [text]
@@ -248,9 +249,7 @@ def test_a_node_that_nobody_knows_any_more_is_drawn_all_the_same(run: Run) -> No
     assert [(one["name"], one["alive"]) for one in view["hitched"]][1] == ("n-02", False)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60)
 @given(st.integers(1, 16), st.integers(16, 128))
 def test_the_strip_has_every_layer_exactly_once(run: Run, n_nodes: int, n_layers: int) -> None:
     nodes = [node(index) for index in range(1, n_nodes + 1)]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.web.scripted_node import ScriptedNode, answer, chunk, cluster, node, split, stats, stored
+from tests.web.pages import expect, running
+from tests.web.scripted_node import ScriptedNode, cluster, node, split, stats, stored
 
 pytestmark = pytest.mark.browser
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
-
-
-def running(n_nodes: int, model: str = "demo", n_layers: int = 8, **changes: Any) -> Any:
-    nodes = [node(index, stored=[stored("demo", 8)]) for index in range(1, n_nodes + 1)]
-    return cluster(nodes, [split(nodes, model, n_layers, **changes)])
 
 
 def failed() -> Any:
@@ -39,21 +35,6 @@ STATES: dict[str, Callable[[], Any]] = {
     "loading": two_models,
     "failed": failed,
 }
-
-
-@pytest.fixture
-def scripted() -> Iterator[ScriptedNode]:
-    made = ScriptedNode(running(3))
-    made.start()
-    yield made
-    made.holding.set()
-    made.stop()
-
-
-def expect(target: Any) -> Any:
-    from playwright.sync_api import expect
-
-    return expect(target)
 
 
 CONTRAST = """() => {
@@ -235,19 +216,6 @@ def test_a_failed_model_can_be_loaded_again(scripted: ScriptedNode, open_page: A
     assert scripted.requests == [expected]
 
 
-def test_the_rope_moves_as_soon_as_the_first_token_of_this_page_arrives(
-    scripted: ScriptedNode, open_page: Any
-) -> None:
-    scripted.chunks = list(answer("one two", ["n-01"]))
-    scripted.holding.clear()
-    page = open_page(scripted.url).page
-    page.locator("#question").fill("Count")
-    page.keyboard.press("Enter")
-    expect(page.locator(".rope[data-flowing]")).to_be_visible()
-    scripted.holding.set()
-    expect(page.locator(".rope[data-flowing]")).to_have_count(0)
-
-
 def test_unloading_is_asked_twice(scripted: ScriptedNode, open_page: Any) -> None:
     page = open_page(scripted.url).page
     page.get_by_role("button", name="Unload", exact=True).click()
@@ -257,81 +225,6 @@ def test_unloading_is_asked_twice(scripted: ScriptedNode, open_page: Any) -> Non
     page.get_by_role("button", name="Unload demo now").click()
     expect(page.get_by_role("button", name="Unload demo now")).to_be_enabled()
     assert scripted.requests == [("DELETE", "/cluster/models/demo", None)]
-
-
-def test_an_answer_that_breaks_says_so_in_place_and_can_be_tried_again(
-    scripted: ScriptedNode, open_page: Any
-) -> None:
-    lost = {"error": {"message": "node-2 was lost", "code": "worker_lost", "type": "server_error"}}
-    scripted.chunks = [chunk("Once upon "), lost]
-    page = open_page(scripted.url).page
-    page.locator("#question").fill("Tell me a story")
-    page.keyboard.press("Enter")
-    turn = page.locator(".turn")
-    expect(turn.locator(".failure")).to_contain_text("node-2 was lost")
-    expect(turn.locator(".answer")).to_contain_text("Once upon")
-    scripted.chunks = list(answer("All is well.", ["n-01", "n-02"]))
-    turn.get_by_role("button", name="Try again").click()
-    expect(turn).to_have_count(1)
-    expect(turn.locator(".answer")).to_contain_text("All is well.")
-    expect(turn.locator(".failure")).to_be_hidden()
-    expect(turn.locator(".measured")).to_contain_text("node-1 → node-2")
-    bodies = [body for _, path, body in scripted.requests if path.startswith("/v1/")]
-    assert [one["content"] for one in bodies[-1]["messages"]] == ["Tell me a story"]
-
-
-def test_history_is_sent_and_the_last_question_can_be_edited(
-    scripted: ScriptedNode, open_page: Any
-) -> None:
-    scripted.chunks = list(answer("Yes.", ["n-01"]))
-    page = open_page(scripted.url).page
-    for question in ("First?", "Second?"):
-        page.locator("#question").fill(question)
-        page.keyboard.press("Enter")
-        expect(page.locator(".turn").last.locator(".measured")).to_contain_text("410 tok/s")
-    sent = [one["content"] for one in scripted.requests[-1][2]["messages"]]
-    assert sent == ["First?", "Yes. ", "Second?"]
-    page.get_by_role("button", name="Edit the question").click()
-    expect(page.locator("#question")).to_have_value("Second?")
-    expect(page.locator("#question")).to_be_focused()
-    expect(page.locator(".turn")).to_have_count(1)
-    page.get_by_role("button", name="New chat").first.click()
-    expect(page.locator(".turn")).to_have_count(0)
-    expect(page.locator(".empty")).to_be_visible()
-
-
-def test_the_answer_is_followed_only_by_those_who_are_at_its_end(
-    scripted: ScriptedNode, open_page: Any
-) -> None:
-    lines = [chunk(f"line {number}\n\n") for number in range(60)]
-    scripted.chunks = [*lines, *answer("The end.", ["n-01"])]
-    scripted.holding.clear()
-    page = open_page(scripted.url).page
-    log = page.locator(".log")
-    from_end = "log => log.scrollHeight - log.scrollTop - log.clientHeight"
-    page.locator("#question").fill("Count")
-    page.keyboard.press("Enter")
-    expect(page.locator(".answer")).to_contain_text("The end.")
-    assert log.evaluate(from_end) < 48
-    log.evaluate("log => { log.scrollTop = 0; }")
-    scripted.holding.set()
-    expect(page.locator(".measured")).to_contain_text("410 tok/s")
-    assert log.evaluate("log => log.scrollTop") == 0
-
-
-def test_the_live_region_speaks_once_and_not_per_token(
-    scripted: ScriptedNode, open_page: Any
-) -> None:
-    scripted.chunks = list(answer("one two three four", ["n-01"]))
-    scripted.holding.clear()
-    page = open_page(scripted.url).page
-    page.locator("#question").fill("Count")
-    page.keyboard.press("Enter")
-    expect(page.locator(".answer")).to_contain_text("four")
-    expect(page.locator(".spoken")).to_have_text("Answering.")
-    assert page.locator(".turn [aria-live], .log[aria-live]").count() == 0
-    scripted.holding.set()
-    expect(page.locator(".spoken")).to_have_text("one two three four")
 
 
 def test_the_theme_is_kept(scripted: ScriptedNode, open_page: Any) -> None:

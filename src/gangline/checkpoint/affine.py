@@ -6,6 +6,9 @@ one stream of bits per row, lowest first. Knows no file and no format.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from math import prod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +18,10 @@ from gangline.checkpoint.tensors import DType, Tensor
 
 Codes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+# Codes (rows, K), scales and offsets (rows, groups) of some rows of a matrix.
+Rows = Callable[[slice], tuple[Codes, Floats, Floats]]
 
+CHUNK = 1 << 20  # numbers that are converted at a time
 ROUNDED_BOUND = 1 / 252  # of `rounded`: error / largest magnitude in the group
 
 
@@ -57,10 +63,18 @@ def unpack(words: NDArray[np.uint32], bits: int) -> Codes:
     return wide.astype(np.uint8).reshape(rows, -1)
 
 
+def unpack_some(words: NDArray[np.uint32], bits: int, count: int) -> Codes:
+    """The first `count` codes of each row of words, however many bits the last word leaves."""
+    words = np.ascontiguousarray(words)
+    missing = -words.shape[1] % bits  # so many words hold whole groups of eight
+    padded = np.pad(words, ((0, 0), (0, missing))) if missing else words
+    return unpack(padded, bits)[:, :count]
+
+
 def cast(numbers: Floats, dtype: str) -> NDArray[np.generic]:
     """float32 as the array that holds the bits of `dtype`; rounds to nearest even."""
     if dtype == "f16":
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # what is too large rounds to infinity
             return numbers.astype(np.float16)
     if dtype == "bf16":
         bits = np.ascontiguousarray(numbers).view(np.uint32).astype(np.uint64)
@@ -111,6 +125,24 @@ def quantized(
         scales=Tensor(f"{name} (scales)", dtype, scales.shape, cast(scales, dtype)),
         offsets=Tensor(f"{name} (offsets)", dtype, offsets.shape, cast(offsets, dtype)),
     )
+
+
+def in_chunks(name: str, shape: tuple[int, ...], form: Affine, rows: Rows) -> Tensor:
+    """A matrix (or several) in canonical form from a function that gives some rows of it."""
+    n_rows, columns = prod(shape[:-1]), shape[-1]
+    words = np.empty((n_rows, columns * form.bits // 32), np.uint32)
+    scales, offsets = np.empty((2, n_rows, columns // form.group_size), np.float32)
+    for chunk in _chunks(n_rows, columns):
+        codes, scales[chunk], offsets[chunk] = rows(chunk)
+        words[chunk] = pack(codes, form.bits)
+    outer = shape[:-1]
+    words, scales = words.reshape(*outer, -1), scales.reshape(*outer, -1)
+    return quantized(name, form, words, scales, offsets.reshape(*outer, -1))
+
+
+def _chunks(n_rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, CHUNK // max(1, columns))
+    return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
 
 
 def rounded(numbers: Floats, form: Affine) -> tuple[Codes, Floats, Floats]:

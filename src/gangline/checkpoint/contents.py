@@ -17,7 +17,8 @@ from gangline.checkpoint.gguf import find_gguf, read_gguf
 from gangline.checkpoint.gguf_config import config_of
 from gangline.checkpoint.gguf_names import gguf_parts
 from gangline.checkpoint.headers import Entry, read_entries
-from gangline.checkpoint.parts import Part, parts_of
+from gangline.checkpoint.parts import Part
+from gangline.checkpoint.quantized_parts import parts_of
 from gangline.checkpoint.shape import ModelShape
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,7 +17,18 @@ from gangline.checkpoint.faults import bad_field
 MLX_BITS = (2, 3, 4, 5, 6, 8)
 MLX_GROUP_SIZES = (32, 64, 128)
 MLX_MODES = ("affine", "mxfp4")
-PACKED_BITS = (2, 4, 8)  # of GPTQ, AWQ, compressed-tensors: a word holds whole codes
+GPTQ_BITS = (2, 3, 4, 8)
+AWQ_LAYOUTS = ("gemm", "gemv")
+# Formats of compressed-tensors; which one a module has, its tensors say.
+COMPRESSED_FORMATS = (
+    "pack-quantized",
+    "int-quantized",
+    "float-quantized",
+    "naive-quantized",
+    "mxfp4-pack-quantized",
+    "nvfp4-pack-quantized",
+    "mixed-precision",
+)
 
 
 class GroupAffine(msgspec.Struct, frozen=True):
@@ -45,7 +56,7 @@ class Gptq(msgspec.Struct, frozen=True, tag="gptq"):
     """`zero_offset` is 1 in the first version, whose files hold zero points less one.
 
     `scattered`: columns were quantized in an order of their own (`desc_act`), so that those of a
-    group need not be neighbours.
+    group need not be neighbours. Bits may differ between modules: their tensors say.
     """
 
     bits: int
@@ -54,19 +65,22 @@ class Gptq(msgspec.Struct, frozen=True, tag="gptq"):
 
 
 class Awq(msgspec.Struct, frozen=True, tag="awq"):
-    """The `gemm` order of 4-bit codes, with zero points."""
+    """4-bit codes with zero points. `gemm` keeps the transposed matrix and shuffles each word,
+    `gemv` does neither and pads the groups."""
 
+    layout: Literal["gemm", "gemv"] = "gemm"
     bits: int = 4
 
 
 class Packed(msgspec.Struct, frozen=True, tag="packed"):
-    """compressed-tensors' `pack-quantized`."""
+    """compressed-tensors. `bits` are those of whole numbers in words; 0 where there are none."""
 
     bits: int
 
 
 class Fp8(msgspec.Struct, frozen=True, tag="fp8"):
-    """E4M3 numbers, one inverse scale for each block of rows x columns."""
+    """E4M3 numbers, one inverse scale for each block of rows x columns; 0 and 0: one for a row
+    or one for all, as the scales' shape says."""
 
     rows: int
     columns: int
@@ -123,59 +137,68 @@ def _gptq(file: Path, found: dict[str, Any]) -> Gptq:
     version = found.get("checkpoint_format", "gptq")
     if version not in ("gptq", "gptq_v2"):
         raise bad_field(file, "quantization_config.checkpoint_format", version, "gptq or gptq_v2")
-    bits, scattered = _bits(file, found.get("bits")), found.get("desc_act") is True
-    return Gptq(bits, 1 if version == "gptq" else 0, scattered)
+    bits = found.get("bits")
+    if type(bits) is not int or bits not in GPTQ_BITS:
+        raise bad_field(file, "quantization_config.bits", bits, f"one of {GPTQ_BITS}")
+    return Gptq(bits, 1 if version == "gptq" else 0, found.get("desc_act") is True)
 
 
 def _awq(file: Path, found: dict[str, Any]) -> Awq:
-    version = str(found.get("version", "gemm")).lower()
-    if version != "gemm":
-        raise bad_field(file, "quantization_config.version", version, "gemm")
+    layout = str(found.get("version", found.get("format", "gemm"))).lower()
+    if layout not in AWQ_LAYOUTS:
+        raise bad_field(
+            file, "quantization_config.version", layout, f"one of {', '.join(AWQ_LAYOUTS)}"
+        )
     bits = found.get("bits", found.get("w_bit"))
     if bits != 4:
         raise bad_field(file, "quantization_config.bits", bits, "4")
-    return Awq()
+    return Awq("gemv" if layout == "gemv" else "gemm")
 
 
 def _packed(file: Path, found: dict[str, Any]) -> Packed:
-    form = found.get("format")
-    if form != "pack-quantized":
-        raise bad_field(file, "quantization_config.format", form, "pack-quantized")
-    bits = set()
-    for group in _object(found.get("config_groups")).values():
-        weights = _object(_object(group).get("weights"))
-        if weights.get("type", "int") != "int":
-            raise bad_field(file, "quantization_config weights.type", weights.get("type"), "int")
-        bits.add(_bits(file, weights.get("num_bits")))
-    if len(bits) != 1:
+    groups = _object(found.get("config_groups")).values()
+    formats = [found.get("format"), *(_object(group).get("format") for group in groups)]
+    for form in formats:
+        if form is not None and form not in COMPRESSED_FORMATS:
+            raise bad_field(
+                file, "quantization_config.format", form, f"one of {', '.join(COMPRESSED_FORMATS)}"
+            )
+    bits = {_whole_bits(file, _object(_object(group).get("weights"))) for group in groups} - {0}
+    if len(bits) > 1:
         raise bad_field(
             file, "quantization_config.config_groups", sorted(bits), "one number of bits"
         )
-    return Packed(bits.pop())
+    return Packed(bits.pop() if bits else 0)
+
+
+def _whole_bits(file: Path, weights: dict[str, Any]) -> int:
+    """Bits of whole numbers; 0 for numbers with an exponent."""
+    if not weights or weights.get("type", "int") != "int":
+        return 0
+    bits = weights.get("num_bits")
+    if type(bits) is not int or not 2 <= bits <= 8:
+        raise bad_field(file, "quantization_config weights.num_bits", bits, "2 to 8")
+    return bits
 
 
 def _fp8(file: Path, found: dict[str, Any]) -> Fp8:
+    form = found.get("fmt") or "e4m3"
+    if form != "e4m3":
+        raise bad_field(file, "quantization_config.fmt", form, "e4m3")
     size = found.get("weight_block_size")
+    if size is None:
+        return Fp8(0, 0)
     if not (
         isinstance(size, list)
         and len(size) == 2
         and all(type(n) is int and 1 <= n <= 65_536 for n in size)
     ):
         raise bad_field(file, "quantization_config.weight_block_size", size, "[rows, columns]")
-    form = found.get("fmt", "e4m3")
-    if form != "e4m3":
-        raise bad_field(file, "quantization_config.fmt", form, "e4m3")
     return Fp8(*size)
 
 
 def _mxfp4(file: Path, found: dict[str, Any]) -> Mxfp4:
     return Mxfp4()
-
-
-def _bits(file: Path, value: Any) -> int:
-    if type(value) is not int or value not in PACKED_BITS:
-        raise bad_field(file, "quantization_config: bits", value, f"one of {PACKED_BITS}")
-    return value
 
 
 _READERS: dict[str, Callable[[Path, dict[str, Any]], Method]] = {

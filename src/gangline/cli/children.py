@@ -82,7 +82,7 @@ class Child:
     def end(self) -> None:
         """Ask the node to end; does not wait."""
         assert self.process.stdin is not None, "opened as a pipe"
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has ended, and what was unsent with it
             self.process.stdin.close()
 
     def remove(self) -> None:
@@ -134,5 +134,5 @@ def wait_all(children: Iterable[Child], seconds: float) -> None:
     """Wait until all have ended, at most so long."""
     deadline_s = time.monotonic() + seconds
     for child in children:
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the caller looks who is left
             child.process.wait(max(0.0, deadline_s - time.monotonic()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -14,8 +15,8 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 def note(text: str) -> None:
-    """A line of progress or advice, on stderr; no error if the terminal is gone."""
-    with contextlib.suppress(OSError):
+    """A line of progress or advice, on stderr."""
+    with contextlib.suppress(OSError):  # the terminal is gone: the work goes on without it
         print(text, file=sys.stderr, flush=True)
 
 
@@ -63,6 +64,11 @@ def significant(value: float) -> str:
 def rate(value: float) -> str:
     """A speed: `410`, `21.4`, `0.3`."""
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
+
+
+def command(*words: str) -> str:
+    """A command to type, as `gangline load 'my model'`: names as a shell takes them."""
+    return f"`{shlex.join(('gangline', *words))}`"
 
 
 def counted(n: int, noun: str) -> str:

@@ -32,8 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-tps", type=_amount, metavar="X", help="tokens/s of one answer")
     parser.add_argument("--budget", type=_amount, metavar="USD", help="at most this price")
     parser.add_argument("--max-watts", type=_amount, metavar="W", help="at most this power")
-    parser.add_argument("--context", type=positive, metavar="N", help="tokens per conversation")
-    parser.add_argument("--bits", type=_amount, metavar="B", help="bits per weight")
+    parser.add_argument(
+        "--context",
+        type=positive,
+        metavar="N",
+        help=f"tokens per conversation (default: {DEFAULT_CONTEXT})",
+    )
+    parser.add_argument(
+        "--bits",
+        type=_amount,
+        metavar="B",
+        help="bits per weight (default: the usual ones near 4.5)",
+    )
     parser.add_argument("--engine", default="ours", metavar="NAME", help=", ".join(ENGINES))
     parser.add_argument("--by", choices=ORDERS, default="price", help="what comes first")
     parser.add_argument(

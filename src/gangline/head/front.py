@@ -11,10 +11,10 @@ import contextlib
 import itertools
 import logging
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,11 +39,12 @@ from gangline.head.requests import (
 from gangline.head.scheduler import Lane
 from gangline.head.text import Language, TextStream
 from gangline.stage.handshake import Hello
+from gangline.stage.messages import pack_message, receive_message
 
 log = logging.getLogger(__name__)
 
-_LENGTH = struct.Struct("<I")
 _STATS_EVERY_S = 1.0
+_MESSAGES: msgspec.msgpack.Decoder[ToHead] = msgspec.msgpack.Decoder(ToHead)
 
 
 @dataclass(eq=False)
@@ -77,9 +78,7 @@ class Front:
         self._writers: dict[int, asyncio.StreamWriter] = {}
         self._answers: dict[Key, _Answer] = {}
         self._numbers = itertools.count(1)
-        self._reporting: object = None  # a reference, or the task may be collected
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(ToHead)
+        self._reporting: Future[None] | None = None  # kept, or the task may be collected
         self._tokens_total = 0
         self._ttft_ms: float | None = None
 
@@ -135,14 +134,14 @@ class Front:
         self._writers[number] = writer
         try:
             while True:
-                (n_bytes,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                if n_bytes > MAX_MESSAGE_BYTES:
-                    raise ProtocolError(f"an entry node announced a message of {n_bytes} bytes")
-                self._on_message(number, self._decoder.decode(await reader.readexactly(n_bytes)))
+                message = await receive_message(
+                    reader, _MESSAGES, MAX_MESSAGE_BYTES, f"entry connection {number}"
+                )
+                self._on_message(number, message)
         except (asyncio.IncompleteReadError, ConnectionError):
             log.debug("entry connection %d closed", number)
-        except (msgspec.MsgspecError, ProtocolError) as error:
-            log.warning("entry connection %d sent nonsense and is closed: %s", number, error)
+        except ProtocolError as error:
+            log.warning("%s; it is closed", error.message)
         finally:
             del self._writers[number]
             for key in [key for key in self._answers if key[0] == number]:
@@ -243,9 +242,5 @@ class Front:
         writer = self._writers.get(number)
         if writer is None or writer.is_closing():
             return
-        frames = []
-        for message in messages:
-            data = self._encoder.encode(message)
-            frames += [_LENGTH.pack(len(data)), data]
         with contextlib.suppress(ConnectionError):  # the reading side hears of it too
-            writer.write(b"".join(frames))
+            writer.write(b"".join(map(pack_message, messages)))

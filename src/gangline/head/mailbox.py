@@ -49,6 +49,6 @@ class Mailbox(Generic[T]):
     def awake(self) -> None:
         """End the announcement of `may_sleep`."""
         self._sleeping = False
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):  # it is empty
             while self._woken.recv(4096):
-                pass
+                pass  # the bytes only woke us

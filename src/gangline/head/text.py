@@ -80,7 +80,7 @@ class Language:
     def _encode(self, text: str, special: bool) -> list[int]:
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
-        except Exception as error:
+        except Exception as error:  # the library raises nothing narrower
             raise UsageError(f"the prompt cannot be tokenized: {error}") from error
         return ids
 
@@ -150,7 +150,7 @@ def _overlap(text: str, stop: str) -> int:
 def _read_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:
+    except Exception as error:  # the library raises nothing narrower
         missing = not path.exists()
         raise CheckpointError(
             f"{path} {'does not exist' if missing else f'cannot be read: {error}'}",

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import struct
 from collections.abc import AsyncGenerator, Callable
 
 import msgspec
@@ -29,11 +28,11 @@ from gangline.head.requests import (
     Tokens,
 )
 from gangline.stage.handshake import connect_front
+from gangline.stage.messages import pack_message, receive_message
 
 log = logging.getLogger(__name__)
 
 CONNECT_WITHIN_S = 2.5
-_LENGTH = struct.Struct("<I")
 _MESSAGES: msgspec.msgpack.Decoder[FromHead] = msgspec.msgpack.Decoder(FromHead)
 
 Answer = Accepted | Tokens | Finished
@@ -109,23 +108,22 @@ class Front:
 
     async def close(self) -> None:
         self.fail(Unavailable("the node ends"))
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        with contextlib.suppress(OSError):
+        await asyncio.wait({self._task})
+        with contextlib.suppress(
+            OSError
+        ):  # how a connection that is given up ends is nobody's concern
             await self._writer.wait_closed()
 
     def _send(self, message: ToHead) -> None:
-        data = msgspec.msgpack.encode(message)
         with contextlib.suppress(ConnectionError, RuntimeError):  # `_receive` notices the break
-            self._writer.write(_LENGTH.pack(len(data)) + data)
+            self._writer.write(pack_message(message))
 
     async def _receive(self) -> None:
         try:
             while True:
-                (n_bytes,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
-                if n_bytes > MAX_MESSAGE_BYTES:
-                    raise ProtocolError(f"the head announced a message of {n_bytes} bytes")
-                message = _MESSAGES.decode(await self._reader.readexactly(n_bytes))
+                message = await receive_message(
+                    self._reader, _MESSAGES, MAX_MESSAGE_BYTES, "the head"
+                )
                 answers = self._waiting.get(message.id)
                 if answers is not None:  # else it was cancelled meanwhile
                     answers.put_nowait(message)
@@ -133,8 +131,6 @@ class Front:
             error: GanglineError = WorkerLost(
                 "the connection to the model's head broke", hint="send the request again"
             )
-        except msgspec.MsgspecError as reason:
-            error = ProtocolError(f"the head sent what cannot be read: {reason}")
         except ProtocolError as reason:
             error = reason
         self.fail(error)
@@ -170,8 +166,9 @@ class Entry:
         self._fronts.clear()
         for opening in openings:
             opening.cancel()
-            with contextlib.suppress(GanglineError, asyncio.CancelledError):
-                await (await opening).close()
+            await asyncio.wait({opening})
+            if not opening.cancelled() and opening.exception() is None:
+                await opening.result().close()
 
     async def _front(self, door: Door) -> Front:
         opening = self._fronts.get(door)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from gangline.errors import NotFound, UsageError
-from gangline.facts import LoadRequest, ModelId, NodeFacts, NodeId
+from gangline.facts import LoadRequest, ModelId, NodeFacts, NodeId, Prediction
+from gangline.hardware.device import computing_gpu, seen_by
 from gangline.node.folding import View
 from gangline.plan.advice import Advice, LeftOutAdvice, advise
 from gangline.plan.catalog import LinkType, MachineType
@@ -15,12 +16,15 @@ from gangline.plan.question import Question
 from gangline.plan.shape import ModelCost, bits_of
 from gangline.plan.solve import (
     GIB,
+    UNMEASURED_GBPS,
+    UNMEASURED_RTT_US,
     Machine,
     Plan,
     PlanRequest,
     available_bytes,
     cluster_of,
     plan_spread,
+    predict,
 )
 
 
@@ -51,9 +55,20 @@ def machines_for(
     check_request(request, cost)
     named = find_nodes(view, request.nodes) if request.nodes is not None else None
     return [
-        machine_of(facts, model, _excluded(facts, model, fingerprint, named))
+        machine_of(facts, model, _excluded(facts, model, fingerprint, named), request.backend)
         for facts in view.live_facts()
     ]
+
+
+def predict_again(view: View, model: ModelId, cost: ModelCost, plan: Plan) -> Prediction | None:
+    """What a plan promises by what is measured now; None while something in use is not."""
+    facts = {one.id: one for one in view.live_facts()}
+    order = [
+        machine_of(facts[stage.node], model, "") for stage in plan.stages if stage.node in facts
+    ]
+    if len(order) < len(plan.stages):
+        return None
+    return predict(cost, order, [stage.span for stage in plan.stages], plan.context)
 
 
 class ForecastPlan(Plan, frozen=True):
@@ -84,14 +99,41 @@ def with_forecast(
     question = Question(model, lambda _: cost, bits_of(cost), fleet, "ours", wish)
     forecast = advise(question, arrange_as(cost, cluster, spans, wish))
     excluded = [LeftOutAdvice(view.name(m.node), m.excluded) for m in machines if m.excluded]
-    if plan.prediction is not None:  # corrected by what was measured before
-        forecast = msgspec.structs.replace(
-            forecast,
-            decode_tps=round(plan.prediction.decode_tps, 3),
-            decode_tps_error=plan.prediction.error,
-            left_out=(*forecast.left_out, *excluded),
-        )
+    forecast = msgspec.structs.replace(forecast, left_out=(*forecast.left_out, *excluded))
+    if plan.prediction is not None:
+        forecast = _corrected(forecast, plan.prediction)
+    else:
+        forecast = msgspec.structs.replace(forecast, why=(*forecast.why, GUESSED))
     return ForecastPlan(**msgspec.structs.asdict(plan), forecast=forecast)
+
+
+GUESSED = (
+    "Not everything in use was measured yet, and what was not is taken for usual: links for "
+    f"{UNMEASURED_GBPS:g} Gbit/s and {UNMEASURED_RTT_US / 1000:g} ms. Ask again in a moment."
+)
+
+
+def _corrected(forecast: Advice, prediction: Prediction) -> Advice:
+    """The forecast by what was measured before: all single answers alike, so that they compare."""
+    factor = prediction.scale
+    assert forecast.decode_tps is not None, "it is the forecast of a plan"
+    second = forecast.runner_up
+    if second is not None:
+        second = msgspec.structs.replace(second, decode_tps=round(second.decode_tps * factor, 3))
+    return msgspec.structs.replace(
+        forecast,
+        decode_tps=round(forecast.decode_tps * factor, 3),
+        decode_tps_error=prediction.error,
+        stages=tuple(
+            msgspec.structs.replace(stage, ms_per_token=round(stage.ms_per_token / factor, 4))
+            for stage in forecast.stages
+        ),
+        runner_up=second,
+        alternatives=tuple(
+            msgspec.structs.replace(other, decode_tps=round(other.decode_tps * factor, 3))
+            for other in forecast.alternatives
+        ),
+    )
 
 
 MEASURED_LINK = LinkType(
@@ -141,10 +183,21 @@ def find_nodes(view: View, wanted: tuple[str, ...]) -> set[NodeId]:
     return found
 
 
-def machine_of(facts: NodeFacts, model: ModelId, excluded: str) -> Machine:
-    """A node for the planner; what workers of this model hold counts as free, since they go."""
-    held = sum(worker.weight_bytes for worker in facts.workers if worker.model == model)
-    hardware = facts.hardware
+def machine_of(
+    facts: NodeFacts, model: ModelId, excluded: str, backend: str | None = None
+) -> Machine:
+    """A node for the planner, with the memory that workers of this back end compute in.
+
+    What workers of this model hold counts as free, since they go; a processor's caches were touched
+    in part only, and graphics took theirs at once.
+    """
+    hardware = seen_by(facts.hardware, backend)
+    gpu = computing_gpu(facts.hardware, backend)
+    held = sum(
+        worker.weight_bytes + (0 if gpu is None else worker.cache_bytes)
+        for worker in facts.workers
+        if worker.model == model
+    )
     return Machine(
         node=facts.id,
         memory_bytes=hardware.memory_bytes,
@@ -154,6 +207,9 @@ def machine_of(facts: NodeFacts, model: ModelId, excluded: str) -> Machine:
         operations_per_s=hardware.operations_per_s,
         layer_s=hardware.layer_s,
         links=facts.links,
+        cache_bytes_per_s=hardware.cache_bytes_per_s,
+        attention_operations_per_s=hardware.attention_operations_per_s,
+        step_s=hardware.step_s,
     )
 
 

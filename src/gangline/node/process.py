@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import struct
 import subprocess
 import sys
 from collections import deque
@@ -18,16 +17,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from gangline.errors import ProtocolError
-from gangline.stage.control import FromWorker, Stop, ToWorker
+from gangline.stage.control import MAX_MESSAGE_BYTES, FromWorker, Stop, ToWorker
+from gangline.stage.messages import pack_message, receive_message
 
 log = logging.getLogger("gangline.worker")
 
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 STOP_WITHIN_S = 2.0  # then it is killed: nothing that it holds has to be saved
 _KEPT_LINES = 20  # of its log, for the reason of a crash
 _LINE_BYTES = 4000
-_LENGTH = struct.Struct("<I")
 _MESSAGES: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 
 
@@ -62,11 +59,10 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, message: ToWorker) -> None:
-        """Tell the worker; one that is gone is noticed by `messages` ending."""
-        data = msgspec.msgpack.encode(message)
+        """Tell the worker; does nothing where it is gone."""
         assert self._process.stdin is not None, "it is a pipe"
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            self._process.stdin.write(_LENGTH.pack(len(data)) + data)
+        with contextlib.suppress(ConnectionError, RuntimeError):  # `messages` notices its end
+            self._process.stdin.write(pack_message(message))
 
     async def messages(self) -> AsyncIterator[FromWorker]:
         """What the worker says, until it ends; raises ProtocolError for nonsense."""
@@ -74,14 +70,9 @@ class WorkerProcess:
         assert reader is not None, "it is a pipe"
         while True:
             try:
-                (n_bytes,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                if n_bytes > MAX_MESSAGE_BYTES:
-                    raise ProtocolError(f"the worker announced a message of {n_bytes} bytes")
-                yield _MESSAGES.decode(await reader.readexactly(n_bytes))
+                yield await receive_message(reader, _MESSAGES, MAX_MESSAGE_BYTES, "the worker")
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
-            except msgspec.MsgspecError as error:
-                raise ProtocolError(f"the worker sent what cannot be read: {error}") from error
 
     async def stop(self) -> None:
         """Ask it to end, and kill it if it does not in time; returns when it is gone."""
@@ -108,7 +99,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """End it now; does nothing where it has ended."""
         if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it ends at this moment
                 self._process.kill()
 
     async def wait(self) -> str:

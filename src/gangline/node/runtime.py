@@ -79,12 +79,17 @@ class Runtime:
         await asyncio.to_thread(self._store.scan)
         given = config.hardware
         hardware = (
-            await asyncio.to_thread(measured_hardware, config.home, config.threads)
+            await asyncio.to_thread(measured_hardware, config.home, config.threads, config.backend)
             if given is None
             else given
         )
         self._machine = MachineWatch(
-            config.home, hardware, self._changed, threads=config.threads, fixed=given is not None
+            config.home,
+            hardware,
+            self._changed,
+            threads=config.threads,
+            backend=config.backend,
+            fixed=given is not None,
         )
         left.push_async_callback(self._machine.close)
         self._advertise = advertised_address(config)
@@ -97,7 +102,7 @@ class Runtime:
             Handlers(self._on_token, self._on_report, self._on_record, self._on_call),
         )
         left.push_async_callback(self.membership.close)
-        self._links = LinkWatch(config.home, self._changed)
+        self._links = LinkWatch(config.home, self._changed, echo.turn)
         left.push_async_callback(self._links.close)
         self._supervisor = Supervisor(self._changed, self._command)
         left.push_async_callback(self._supervisor.close)
@@ -189,7 +194,7 @@ class Runtime:
     async def _run(self) -> None:
         again_s: float | None = None
         while True:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # the pause is over: look again
                 async with asyncio.timeout(again_s):
                     await self._wake.wait()
             self._wake.clear()
@@ -231,10 +236,11 @@ class Runtime:
         self.view = self.folding.view()
 
     async def _keep_house(self) -> None:
-        """Forget the long dead now and then."""
+        """Forget the long dead now and then, and see which models were copied here or removed."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            if self.folding.forget_dead(time.monotonic()):
+            found = await asyncio.to_thread(self._store.scan)
+            if self.folding.forget_dead(time.monotonic()) or found:
                 self._changed()
 
     def _own_report(self) -> NodeReport:

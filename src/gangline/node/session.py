@@ -38,7 +38,7 @@ class OpenSession:
             try:
                 return await asyncio.shield(opening)
             except asyncio.CancelledError:
-                with contextlib.suppress(GanglineError):
+                with contextlib.suppress(GanglineError):  # none was opened: nothing to close
                     await (await opening).close()
                 raise
             except Conflict:

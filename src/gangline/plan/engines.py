@@ -101,6 +101,9 @@ class Rates(msgspec.Struct, frozen=True):
     attention_flops_per_s: float
     operation_s: float
     expert_rows: float = 0.0
+    head_s: float = (
+        0.0  # of a head's step besides its matrices; part of `hop_us` where not measured
+    )
 
 
 REFERENCE_TFLOPS = 50.0

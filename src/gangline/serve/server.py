@@ -67,7 +67,7 @@ def bind_error(error: OSError, address: str, port: int) -> Conflict | UsageError
 class Protocol(H11Protocol):
     """HTTP/1.1 that also closes connections on which nothing was ever asked."""
 
-    # uvicorn narrows the type of `transport`, as asyncio itself does not.
+    # Ignored: uvicorn narrows the type of `transport`, against the signature that asyncio gives.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.timeout_keep_alive_task = self.loop.call_later(

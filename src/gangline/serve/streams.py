@@ -56,7 +56,7 @@ class EventStream(Response):
         async with aclosing(self.frames):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             if scope["method"] != "HEAD":
-                with suppress(ClientGone):
+                with suppress(ClientGone):  # closing the frames is all that is left to do
                     await run_while_connected(receive, self._send_frames(send))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -1,7 +1,7 @@
 """Messages between a node and its worker processes, over the worker's stdin and stdout.
 
-Frames are a little-endian u32 length and that many bytes of msgpack. A worker ends when its
-standard input does, so a node that dies takes its workers along. A worker's stderr is its log.
+Framed by `stage/messages.py`. A worker ends when its standard input does, so a node that dies takes
+its workers along. A worker's stderr is its log.
 The order is: node sends `Load`, worker answers `Progress`… `Loaded`; node sends `Connect`, worker
 answers `Connected`; then a head sends `Stats`. At any time a worker may send `Failed` and exit.
 """
@@ -12,6 +12,8 @@ import msgspec
 
 from gangline.errors import ErrorBody
 from gangline.facts import ModelId, Role, Span, WorkerStats
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):

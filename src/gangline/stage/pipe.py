@@ -1,23 +1,21 @@
-"""Length-prefixed msgpack over a worker's stdin and stdout; the worker's side, blocking.
+"""Messages over a worker's stdin and stdout; the worker's side, blocking.
 
-The node's side is in `node.supervisor`. Knows the framing, not what the messages mean.
+The node's side is `node/process.py`. Does not know what the messages mean.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import sys
 import threading
 from typing import BinaryIO
 
 import msgspec
 
-from gangline.errors import ProtocolError
-from gangline.stage.control import FromWorker, ToWorker
+from gangline.stage.control import MAX_MESSAGE_BYTES, FromWorker, ToWorker
+from gangline.stage.messages import LENGTH, decode_message, pack_message, unpack_length
 
-_LENGTH = struct.Struct("<I")
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+_MESSAGES: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 
 
 class ControlPipe:
@@ -25,8 +23,6 @@ class ControlPipe:
 
     def __init__(self, reading: BinaryIO, writing: BinaryIO) -> None:
         self._reading, self._writing = reading, writing
-        self._decoder = msgspec.msgpack.Decoder(ToWorker)
-        self._encoder = msgspec.msgpack.Encoder()
         self._lock = threading.Lock()
 
     @staticmethod
@@ -45,24 +41,18 @@ class ControlPipe:
 
     def receive(self) -> ToWorker | None:
         """The next message; None when the node is gone. Raises ProtocolError for nonsense."""
-        prefix = self._reading.read(_LENGTH.size)
-        if len(prefix) < _LENGTH.size:
+        prefix = self._reading.read(LENGTH.size)
+        if len(prefix) < LENGTH.size:
             return None
-        (n_bytes,) = _LENGTH.unpack(prefix)
-        if n_bytes > MAX_MESSAGE_BYTES:
-            raise ProtocolError(f"the node announced a message of {n_bytes} bytes")
+        n_bytes = unpack_length(prefix, MAX_MESSAGE_BYTES, "the node")
         data = self._reading.read(n_bytes)
         if len(data) < n_bytes:
             return None
-        try:
-            message: ToWorker = self._decoder.decode(data)
-        except msgspec.MsgspecError as error:
-            raise ProtocolError(f"the node sent a message that cannot be read: {error}") from error
-        return message
+        return decode_message(data, _MESSAGES, "the node")
 
     def send(self, message: FromWorker) -> None:
         """Send one message; raises OSError when the node is gone."""
-        data = self._encoder.encode(message)
+        frame = pack_message(message)
         with self._lock:
-            self._writing.write(_LENGTH.pack(len(data)) + data)
+            self._writing.write(frame)
             self._writing.flush()
