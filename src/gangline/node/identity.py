@@ -1,7 +1,7 @@
 """The id of this node: made once, kept in `home/node.json`, used by one process at a time.
 
-The file counts the processes that used it, so that the reports of a later one are newer than those of
-an earlier one, whatever became of the clock meanwhile: small boards forget the time when they are off.
+The file counts the processes that used it, so that the reports of a later one are newer than those
+of an earlier one, whatever became of the clock meanwhile: small boards forget the time.
 """
 
 from __future__ import annotations
