@@ -9,6 +9,8 @@ LLAMA_PYTHON ?= $(BIN)/python
 # On a machine with a GPU: make test-torch TORCH_INDEX=https://pypi.org/simple
 TORCH   = torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# PyTorch for GPUs brings Triton itself; for CPUs it does not, and its wheels are for Linux.
+TRITON  = 'triton; sys_platform == "linux" and platform_machine == "x86_64"'
 NATIVE  = pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 
 .PHONY: run test test-arm test-torch conformance fuzz bench bench-engine clean
@@ -24,14 +26,22 @@ test: $(VENV)/.installed-test
 test-arm: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.kernels.exercise
 
-# The back end on PyTorch, on this machine's GPU if there is one; downloads PyTorch once.
+# The back end on PyTorch, on this machine's GPU if there is one; downloads PyTorch once. Then again
+# with its kernels for GPUs, in Triton's interpreter on the CPU.
 test-torch: .venv-torch/.installed
-	@.venv-torch/bin/python -m pytest tests/engine/test_accelerated.py tests/engine/test_torch.py \
-		tests/engine/test_conformance.py tests/engine/test_backends.py tests/test_backends.py
+	@.venv-torch/bin/python -m pytest tests/engine/accelerated tests/engine/test_torch.py \
+		tests/engine/test_triton.py tests/engine/test_conformance.py tests/engine/test_backends.py \
+		tests/test_backends.py
+	@TRITON_INTERPRET=1 .venv-torch/bin/python -m pytest tests/engine/test_triton.py \
+		tests/engine/test_conformance.py tests/engine/accelerated/test_mixture.py \
+		-k "triton or (torch and not field)" --deselect \
+		tests/engine/test_triton.py::test_compilers_of_gpus_take_the_kernels
 
-# Every model family against Hugging Face transformers, live; downloads PyTorch once.
+# Every model family against Hugging Face transformers, live, and every quantized form against the
+# library that writes it; downloads PyTorch once.
 conformance: .venv-conformance/.installed
 	@.venv-conformance/bin/python -m tools.conformance check
+	@.venv-conformance/bin/python -m tools.conformance_quantized check
 
 # 10,000 malformed HTTP requests, as many broken frames, handshakes and messages, and as many
 # damaged model files.
@@ -63,11 +73,14 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 .venv-conformance/.installed: $(NATIVE)
-	$(call torch_environment,.venv-conformance,--editable . transformers==5.23.0)
+	$(call torch_environment,.venv-conformance,--editable . transformers==5.23.0 \
+		compressed-tensors==0.20.0 accelerate==1.15.0 optimum==2.3.0 requests pillow logbar device-smi pypcre threadpoolctl)
+	@# It asks for a newer PyTorch and much that packing and unpacking does not use.
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps gptqmodel==7.7.0 tokenicer defuser
 	@touch $@
 
 .venv-torch/.installed: $(NATIVE)
-	$(call torch_environment,.venv-torch,--editable '.[test]')
+	$(call torch_environment,.venv-torch,--editable '.[test]' $(TRITON))
 	@touch $@
 
 # An environment $(1) with PyTorch and what else is to be installed, $(2).

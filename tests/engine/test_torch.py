@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gangline.engine.operations import Attention, Batch, DeltaNet, Routing
+from tests.engine.accelerated.operands import affine, floats
 from tests.engine.steps import ints
-from tests.engine.test_accelerated import affine, floats
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
@@ -19,38 +21,45 @@ from torch._subclasses.fake_tensor import (  # noqa: E402
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
 
-from gangline.engine.backends.torch import Torch  # noqa: E402
+from gangline.engine.backends.torch import Torch, backend  # noqa: E402
 from gangline.engine.backends.torch.attention import round_length  # noqa: E402
+from gangline.engine.backends.torch.fused import Fused, tiles_of  # noqa: E402
 from gangline.engine.backends.torch.int4 import Kernel  # noqa: E402
+from gangline.engine.backends.torch.packed import unpack  # noqa: E402
 from gangline.engine.backends.torch.recorder import Recorder  # noqa: E402
-from gangline.engine.backends.torch.weights import unpack  # noqa: E402
 
 HIDDEN, CONTEXT, LANES = 32, 600, 8
 RULES = Attention(4, 2, 8, 8, 0.35, window=20)
 DELTA = DeltaNet(2, 4, 4, 4, 4)
-ROUTING = Routing(6, 2, renormalize=True)
+N_EXPERTS = 6
+ROUTING = Routing(N_EXPERTS, 2, renormalize=True)
 
 
-def layers_of(ops: Torch, seed: int = 3) -> Callable[[Any, Any], Any]:
+def layers_of(ops: Torch, seed: int = 3, *, quantized: bool = False) -> Callable[[Any, Any], Any]:
     """A layer with attention, a delta rule and a mixture, with caches of its own."""
     rng = np.random.default_rng(seed)
 
     def weight(n: int, k: int) -> Any:
         return floats((rng.standard_normal((n, k)) / k**0.5).astype(np.float32))
 
+    def packed(n: int, k: int, bits: int) -> Any:
+        return affine(n, k, bits, 16)[0] if quantized else weight(n, k)
+
     def vector(n: int) -> Any:
         return ops.vector(floats(rng.standard_normal(n).astype(np.float32)))
 
     cos_sin = rng.standard_normal((CONTEXT, 2, 4)).astype(np.float32)
     norm, sinks, table = vector(HIDDEN), vector(4), ops.rope_table(cos_sin)
-    qkv, out = ops.weight(weight(RULES.width, HIDDEN)), ops.weight(weight(HIDDEN, 32))
+    qkv, out = ops.weight(packed(RULES.width, HIDDEN, 6)), ops.weight(packed(HIDDEN, 32, 4))
     mix, beta = ops.weight(weight(DELTA.width, HIDDEN)), ops.weight(weight(4, HIDDEN))
     back = ops.weight(weight(HIDDEN, 16))
     taps, log, bias = vector(DELTA.width * 4), vector(4), vector(4)
-    router = ops.weight(weight(6, HIDDEN))
-    gate_up = ops.experts([[weight(24, HIDDEN)] for _ in range(6)])
-    down = ops.experts([[weight(HIDDEN, 12)] for _ in range(6)])
+    router = ops.weight(weight(N_EXPERTS, HIDDEN))
+    gate_up = ops.experts([[packed(32, HIDDEN, 3)] for _ in range(N_EXPERTS)])
+    down = ops.experts([[packed(HIDDEN, 16, 8)] for _ in range(N_EXPERTS)])
     cache, state = ops.cache(LANES, CONTEXT, RULES, "f32"), ops.delta_state(LANES, DELTA)
 
     def layers(x: Any, step: Any) -> Any:
@@ -109,42 +118,108 @@ def test_a_decode_step_asks_the_host_nothing() -> None:
         layers(mode.from_tensor(torch.zeros(60, HIDDEN)), ops.batch(rows, LANES, CONTEXT))
 
 
-class Graph:
-    """Counts; stands where a CUDA graph would, which needs a GPU."""
+class Only(TorchDispatchMode):
+    """Refuses operations that take or make tensors on another device than one."""
 
-    def __init__(self, run: Callable[[], None]) -> None:
-        self.run, self.n_replays = run, 0
+    def __init__(self, device: Any) -> None:
+        super().__init__()
+        self.device = device
 
-    def replay(self) -> None:
-        self.n_replays += 1
-        self.run()
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for one in tree_leaves((args, kwargs, made)):
+            if isinstance(one, torch.Tensor):
+                assert one.device == self.device, f"{func} on {one.device}"
+        return made
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 32])
+@pytest.mark.parametrize("with_kernels", [True, False])
+def test_a_decode_step_on_a_gpu_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, n_rows: int, with_kernels: bool
+) -> None:
+    """Tensors of the device `meta` have no values: whatever asks for one fails, as does what takes
+    or makes anything elsewhere. Kernels are not run: it is seen what they are given.
+    """
+    gpu = torch.device("meta")
+    launched: list[str] = []
+
+    def launch(name: str, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+        tensors = [one for one in arguments if isinstance(one, torch.Tensor)]
+        assert all(one.device == gpu for one in tensors), name
+        assert all(one.is_contiguous() for one in tensors if one.dim() < 4), name
+        assert min(grid) > 0 and max(grid[1:], default=1) < 1 << 16, "CUDA's limits of a grid"
+        launched.append(name)
+
+    fused = Fused(gpu, torch.bfloat16) if with_kernels else None
+    monkeypatch.setattr(backend, "find_device", lambda: gpu)
+    monkeypatch.setattr(Fused, "of", staticmethod(lambda device: fused))
+    monkeypatch.setattr(Kernel, "of", staticmethod(lambda device: None))
+    monkeypatch.setattr("gangline.engine.backends.torch.fused.launch", launch)
+    slots = np.arange(n_rows, dtype=np.int32)
+    batch = Batch.of(slots, slots + 3, np.ones_like(slots))
+    ops = Torch(1)
+    layers = layers_of(ops, quantized=True)
+    x = ops.from_numpy(np.zeros((n_rows, HIDDEN), np.float32))
+    step = ops.batch(batch, n_rows, CONTEXT)
+    with Only(gpu):
+        assert layers(x, step).shape == (n_rows, HIDDEN)
+    of_rows = ["multiply_alone" if n_rows == 1 else "multiply_tiles", "attend_part", "attend_join"]
+    pairs = "multiply_alone" if 2 * n_rows <= N_EXPERTS // 2 else "multiply_tiles"
+    assert launched == ([*of_rows, of_rows[0], pairs, pairs] if with_kernels else [])
+
+
+class Graphs:
+    """Stands where CUDA graphs would, which need a GPU: runs what it was asked to record."""
+
+    def __init__(self, recordable: bool = True) -> None:
+        self.recordable = recordable
+        self.done: list[str] = []
+
+    def first(self, run: Callable[[], Any]) -> Any:
+        self.done.append("first")
+        return run()
+
+    def record(self, run: Callable[[], Any]) -> Any:
+        if not self.recordable:
+            raise RuntimeError("this operation cannot be recorded")
+        self.done.append("record")
+
+        class Recording:
+            def replay(recording) -> Any:
+                self.done.append("replay")
+                return run()
+
+        return Recording()
 
 
 @pytest.mark.parametrize("recordable", [True, False])
-def test_the_second_step_of_a_size_is_recorded(
-    monkeypatch: pytest.MonkeyPatch, recordable: bool
-) -> None:
-    """With the layers called where a graph would be replayed; nothing runs while one is made."""
-    from gangline.engine.backends.torch import recorder
-
-    graphs: list[Graph] = []
-
-    def record(buffers: Any, layers: Any, pool: Any) -> None:
-        if not recordable:
-            raise RuntimeError("this operation cannot be recorded")
-        buffers.result = torch.empty_like(buffers.x)
-        buffers.graph = Graph(lambda: buffers.result.copy_(layers(buffers.x, buffers.step())))
-        graphs.append(buffers.graph)
-
-    monkeypatch.setattr(recorder.Buffers, "record", record)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    ops = Torch(1)
-    run = Recorder(layers_of(ops), ops.device, graphs=True)
+def test_the_second_step_of_a_size_is_recorded(recordable: bool) -> None:
+    """Each size once, after it ran once; nothing runs while it is recorded."""
+    ops, graphs = Torch(1), Graphs(recordable)
+    run = Recorder(layers_of(ops), ops.device, graphs)
     expected = ops.runner(layers_of(ops))
     for batch, x in steps(3):
         step = ops.batch(batch, LANES, CONTEXT)
         np.testing.assert_allclose(run(x, step), expected(x, step), rtol=1e-5, atol=1e-6)
-    assert [graph.n_replays for graph in graphs] == ([3] if recordable else [])
+    replayed = ["record", "replay", "replay", "replay"]
+    assert graphs.done == ["first", *(replayed if recordable else ()), *["first"] * recordable]
+
+
+@given(st.data())
+def test_tiles_hold_each_pair_once(data: st.DataObject) -> None:
+    """And in each tile are only pairs of its matrix, in their order."""
+    n_matrices = data.draw(st.integers(1, 9))
+    chosen = data.draw(st.lists(st.integers(0, n_matrices - 1), min_size=1, max_size=90))
+    n_rows = data.draw(st.sampled_from([1, 3, 16]))
+    tiles = tiles_of(torch.tensor(chosen), n_matrices, n_rows)
+    found = []
+    table = zip(tiles.matrices.tolist(), tiles.firsts.tolist(), tiles.ends.tolist(), strict=True)
+    for matrix, first, end in table:
+        pairs = tiles.order[first : min(first + n_rows, end)].tolist() if first < end else []
+        assert all(chosen[pair] == matrix for pair in pairs) and pairs == sorted(pairs)
+        found += pairs
+    assert sorted(found) == list(range(len(chosen)))
 
 
 def test_lengths_are_few() -> None:

@@ -36,12 +36,12 @@ PROFILE = json.dumps(
 
 
 def test_nvidia() -> None:
-    text = "NVIDIA GeForce RTX 4090, 24564\nNVIDIA GeForce RTX 3060, 12288\n"
+    text = "NVIDIA GeForce RTX 4090, 24564, 23800\nNVIDIA GeForce RTX 3060, 12288, [N/A]\n"
     assert gpus_from_nvidia(text, 64 * GIB) == (
-        Gpu("NVIDIA GeForce RTX 4090", 24564 << 20),
+        Gpu("NVIDIA GeForce RTX 4090", 24564 << 20, False, 23800 << 20),
         Gpu("NVIDIA GeForce RTX 3060", 12288 << 20),
     )
-    assert gpus_from_nvidia("NVIDIA GB10, [N/A]\n", 120 * GIB) == (
+    assert gpus_from_nvidia("NVIDIA GB10, [N/A], [N/A]\n", 120 * GIB) == (
         Gpu("NVIDIA GB10", 120 * GIB, True),
     )
     failed = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n"
@@ -51,6 +51,8 @@ def test_nvidia() -> None:
 def test_amd() -> None:
     card = gpu_from_amdgpu("Radeon RX 7900 XTX\n", str(24 * GIB), str(32 * GIB))
     assert card == Gpu("Radeon RX 7900 XTX", 24 * GIB)
+    used = gpu_from_amdgpu("Radeon RX 7900 XTX\n", str(24 * GIB), str(32 * GIB), str(2 * GIB))
+    assert used == Gpu("Radeon RX 7900 XTX", 24 * GIB, False, 22 * GIB)
     halo = gpu_from_amdgpu("", str(GIB // 2), str(110 * GIB))
     assert halo == Gpu("AMD Radeon", 110 * GIB, True)
     carved = gpu_from_amdgpu("", str(96 * GIB), str(16 * GIB))

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from gangline.facts import Gpu
 from gangline.hardware import measure
 from gangline.hardware.facts import machine_facts
 from gangline.hardware.measure import Measurement, measured_hardware, read_cache, write_cache
@@ -32,7 +34,7 @@ def test_an_old_measurement_is_done_anew(tmp_path: Path, monkeypatch: pytest.Mon
     key = measure.measurement_key(machine_facts())
     write_cache(tmp_path / "machine.json", key, Measurement(1e9, "avx2", "2020-01-01"))
     new = Measurement(2e9, "avx2", measure.today().isoformat(), 3e9, 1e-5, 4e9)
-    monkeypatch.setattr(measure, "run_measurement", lambda home, threads: new)
+    monkeypatch.setattr(measure, "run_measurement", lambda *asked: new)
     found = measured_hardware(tmp_path)
     assert (found.read_bytes_per_s, found.operations_per_s) == (2e9, 3e9)
     assert (found.layer_s, found.disk_read_bytes_per_s) == (1e-5, 4e9)
@@ -46,6 +48,20 @@ def test_another_chip_or_a_damaged_cache_measures_anew(tmp_path: Path) -> None:
     assert read_cache(path, "another chip") is None
     path.write_text('{"measurements": {"this chip": {')
     assert read_cache(path, "this chip") is None
+
+
+def test_a_measurement_is_of_one_back_end_and_these_chips() -> None:
+    hardware = machine_facts()
+    card = msgspec.structs.replace(hardware, gpus=(Gpu("RTX 4090", 24 << 30),))
+    keys = [
+        measure.measurement_key(hardware),
+        measure.measurement_key(hardware, 1),
+        measure.measurement_key(hardware, None, "cpu"),
+        measure.measurement_key(card),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert measure.timeout_s(card) > measure.timeout_s(msgspec.structs.replace(card, gpus=()))
+    assert measure.measure_command(Path("x"), 2, "torch")[-3:] == ["x", "2", "torch"]
 
 
 def test_a_failed_measurement_is_not_measured_and_not_kept(

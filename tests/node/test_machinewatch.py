@@ -27,34 +27,28 @@ RESULT = Measurement(1e10, "avx2", "2026-11-20", 1e11, 1e-5, 2e9)
 
 def replace_measuring(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setattr(
-        machinewatch, "measure_command", lambda home, threads: [sys.executable, "-c", code]
+        machinewatch, "measure_command", lambda *asked: [sys.executable, "-c", code]
     )
 
 
-def test_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement() -> None:
     text = msgspec.json.encode(RESULT).decode()
-    replace_measuring(monkeypatch, f"print({text!r}, end='')")
-    assert run(measure_while(tmp_path, asyncio.Event())) == RESULT
+    command = [sys.executable, "-c", f"print({text!r}, end='')"]
+    assert run(measure_while(command, asyncio.Event())) == RESULT
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(1)", "print('{}}')"])
-def test_a_failure_is_no_measurement(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
-) -> None:
-    replace_measuring(monkeypatch, code)
-    assert run(measure_while(tmp_path, asyncio.Event())) is None
-    monkeypatch.setattr(
-        machinewatch, "measure_command", lambda home, threads: [str(tmp_path / "none")]
-    )
-    assert run(measure_while(tmp_path, asyncio.Event())) is None
+def test_a_failure_is_no_measurement(tmp_path: Path, code: str) -> None:
+    assert run(measure_while([sys.executable, "-c", code], asyncio.Event())) is None
+    assert run(measure_while([str(tmp_path / "none")], asyncio.Event())) is None
 
 
-def test_an_answer_breaks_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace_measuring(monkeypatch, "import time; time.sleep(60)")
+def test_an_answer_breaks_it_off() -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
 
     async def scene() -> Measurement | None:
         busy = asyncio.Event()
-        measuring = asyncio.create_task(measure_while(tmp_path, busy))
+        measuring = asyncio.create_task(measure_while(command, busy))
         await asyncio.sleep(0)  # it has begun to start its process
         busy.set()
         return await measuring

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gangline.errors import NotFound, UsageError
-from gangline.facts import Link, LoadRequest, Span, WorkerFacts
+from gangline.errors import DoesNotFit, NotFound, UsageError
+from gangline.facts import Gpu, Link, LoadRequest, NodeFacts, Span, WorkerFacts
 from gangline.node.folding import View
 from gangline.node.planning import (
     GUESSED,
@@ -106,3 +106,41 @@ def test_what_an_older_load_holds_counts_as_free() -> None:
     hardware = msgspec.structs.replace(facts.hardware, free_bytes=2 * GIB)
     facts = msgspec.structs.replace(facts, hardware=hardware)
     assert machine_of(facts, MODEL, "").free_bytes == 3 * GIB
+
+
+def with_card(read_bytes_per_s: float | None = 8e11) -> NodeFacts:
+    """A node with 64 GiB whose workers compute on a card of 24 GiB, 20 of them free."""
+    worker = WorkerFacts(
+        "w", 1, MODEL, 1, "head", Span(0, 6), "ready", weight_bytes=GIB, cache_bytes=GIB
+    )
+    facts = report_of(A, workers=(worker,)).facts
+    hardware = msgspec.structs.replace(
+        facts.hardware,
+        memory_bytes=64 * GIB,
+        free_bytes=50 * GIB,
+        gpus=(Gpu("RTX 4090", 24 * GIB, False, 20 * GIB),),
+        backend="torch",
+        device="RTX 4090",
+        read_bytes_per_s=read_bytes_per_s,
+    )
+    return msgspec.structs.replace(facts, hardware=hardware)
+
+
+def test_a_node_with_a_card_gives_the_cards_memory() -> None:
+    machine = machine_of(with_card(), MODEL, "")
+    assert (machine.memory_bytes, machine.free_bytes) == (24 * GIB, 22 * GIB)
+    assert machine.read_bytes_per_s == 8e11
+    on_processor = machine_of(with_card(), MODEL, "", "cpu")
+    assert (on_processor.memory_bytes, on_processor.free_bytes) == (64 * GIB, 51 * GIB)
+    assert on_processor.read_bytes_per_s is None
+
+
+def test_a_model_larger_than_the_card_is_not_given_to_it() -> None:
+    """But is to the processor of the same machine, where the load says so."""
+    large = msgspec.structs.replace(COST, layer_bytes=(6 * GIB,) * len(COST.layer_bytes))
+    report = msgspec.structs.replace(report_of(A), facts=with_card())
+    view = view_of(A, None, report)
+    with pytest.raises(DoesNotFit, match=r"20\.80 GiB"):
+        plan_model(view, MODEL, "f", large, LoadRequest("tiny"), A)
+    made = plan_model(view, MODEL, "f", large, LoadRequest("tiny", backend="cpu"), A)
+    assert [stage.node for stage in made.stages] == [A]

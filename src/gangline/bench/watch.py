@@ -35,6 +35,19 @@ def vector_path(operations: Operations) -> str:
     return _kernels.path()
 
 
+def device_name(operations: Operations) -> str:
+    """The graphics processor that these run on; "" for the processor."""
+    if operations.name == "mlx":
+        import mlx.core as mx
+
+        return "Metal" if mx.metal.is_available() else ""
+    if operations.name == "torch":
+        from gangline.engine.backends.torch import device_title
+
+        return device_title()
+    return ""
+
+
 class KernelWatch:
     """Counts calls of the kernels and the seconds in them, while it is entered.
 

@@ -18,8 +18,8 @@ from gangline.cli.signals import ending_signals
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `gangline synth`."""
     parser.description = (
-        f"{parser.description}. It can be measured with `gangline bench engine`, but not served: "
-        "its weights are random, and it has no tokenizer."
+        f"{parser.description}\n\n"
+        "It is for `gangline bench engine`: without a tokenizer, no node can serve it."
     )
     parser.add_argument("shape", metavar="SHAPE", help=f"one of {', '.join(SHAPES)}")
     parser.add_argument("out", metavar="OUT", help="the folder to make")

@@ -18,7 +18,7 @@ _CARDS = Path("/sys/class/drm")
 _AMD = "0x1002"  # AMD's number among vendors of PCI devices
 _CARVED_OUT_BYTES = 2 << 30  # below this, a Radeon's own memory is a corner of the machine's
 _PROFILER_TIMEOUT_S = 10.0
-_NVIDIA_QUERY = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+_NVIDIA_QUERY = ("--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits")
 
 
 def read_gpus(memory_bytes: int) -> tuple[Gpu, ...]:
@@ -36,16 +36,17 @@ def read_gpus(memory_bytes: int) -> tuple[Gpu, ...]:
 
 
 def gpus_from_nvidia(text: str, memory_bytes: int) -> tuple[Gpu, ...]:
-    """Lines of "name, MiB"; no number of MiB means that it shares the machine's memory."""
+    """Lines of "name, MiB, free MiB"; no number of MiB: it shares the machine's memory."""
     gpus = []
     for line in text.splitlines():
-        name, comma, mib = line.rpartition(",")
-        if not comma or not name.strip():
+        name, *numbers = (part.strip() for part in line.rsplit(",", 2))
+        if len(numbers) != 2 or not name:
             continue
-        number = to_number(mib)
-        shares = number is None
-        own = memory_bytes if number is None else number << 20
-        gpus.append(Gpu(name.strip(), own, shares))
+        total, free = (to_number(number) for number in numbers)
+        if total is None:
+            gpus.append(Gpu(name, memory_bytes, True))
+        else:
+            gpus.append(Gpu(name, total << 20, False, None if free is None else free << 20))
     return tuple(gpus)
 
 
@@ -57,10 +58,11 @@ def read_amd_card(device: Path) -> Gpu | None:
         read_text(device / "product_name"),
         read_text(device / "mem_info_vram_total"),
         read_text(device / "mem_info_gtt_total"),
+        read_text(device / "mem_info_vram_used"),
     )
 
 
-def gpu_from_amdgpu(name: str, vram: str, gtt: str) -> Gpu | None:
+def gpu_from_amdgpu(name: str, vram: str, gtt: str, used: str = "") -> Gpu | None:
     """From the files of the amdgpu driver, in bytes; None without a memory.
 
     A processor's graphics have a corner of the machine's memory as their own and reach as much of
@@ -70,7 +72,8 @@ def gpu_from_amdgpu(name: str, vram: str, gtt: str) -> Gpu | None:
     reach = to_number(gtt) or 0
     title = name.strip() or "AMD Radeon"
     if own >= _CARVED_OUT_BYTES:
-        return Gpu(title, own, False)
+        taken = to_number(used)
+        return Gpu(title, own, False, None if taken is None else max(0, own - taken))
     return Gpu(title, reach, True) if reach else None
 
 

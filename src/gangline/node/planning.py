@@ -6,6 +6,7 @@ import msgspec
 
 from gangline.errors import NotFound, UsageError
 from gangline.facts import LoadRequest, ModelId, NodeFacts, NodeId, Prediction
+from gangline.hardware.device import computing_gpu, seen_by
 from gangline.node.folding import View
 from gangline.plan.advice import Advice, LeftOutAdvice, advise
 from gangline.plan.catalog import LinkType, MachineType
@@ -54,7 +55,7 @@ def machines_for(
     check_request(request, cost)
     named = find_nodes(view, request.nodes) if request.nodes is not None else None
     return [
-        machine_of(facts, model, _excluded(facts, model, fingerprint, named))
+        machine_of(facts, model, _excluded(facts, model, fingerprint, named), request.backend)
         for facts in view.live_facts()
     ]
 
@@ -182,10 +183,21 @@ def find_nodes(view: View, wanted: tuple[str, ...]) -> set[NodeId]:
     return found
 
 
-def machine_of(facts: NodeFacts, model: ModelId, excluded: str) -> Machine:
-    """A node for the planner; what workers of this model hold counts as free, since they go."""
-    held = sum(worker.weight_bytes for worker in facts.workers if worker.model == model)
-    hardware = facts.hardware
+def machine_of(
+    facts: NodeFacts, model: ModelId, excluded: str, backend: str | None = None
+) -> Machine:
+    """A node for the planner, with the memory that workers of this back end compute in.
+
+    What workers of this model hold counts as free, since they go; a processor's caches were touched
+    in part only, and graphics took theirs at once.
+    """
+    hardware = seen_by(facts.hardware, backend)
+    gpu = computing_gpu(facts.hardware, backend)
+    held = sum(
+        worker.weight_bytes + (0 if gpu is None else worker.cache_bytes)
+        for worker in facts.workers
+        if worker.model == model
+    )
     return Machine(
         node=facts.id,
         memory_bytes=hardware.memory_bytes,
@@ -195,6 +207,9 @@ def machine_of(facts: NodeFacts, model: ModelId, excluded: str) -> Machine:
         operations_per_s=hardware.operations_per_s,
         layer_s=hardware.layer_s,
         links=facts.links,
+        cache_bytes_per_s=hardware.cache_bytes_per_s,
+        attention_operations_per_s=hardware.attention_operations_per_s,
+        step_s=hardware.step_s,
     )
 
 

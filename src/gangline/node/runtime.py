@@ -80,12 +80,17 @@ class Runtime:
         await asyncio.to_thread(self._store.scan)
         given = config.hardware
         hardware = (
-            await asyncio.to_thread(measured_hardware, config.home, config.threads)
+            await asyncio.to_thread(measured_hardware, config.home, config.threads, config.backend)
             if given is None
             else given
         )
         self._machine = MachineWatch(
-            config.home, hardware, self._changed, threads=config.threads, fixed=given is not None
+            config.home,
+            hardware,
+            self._changed,
+            threads=config.threads,
+            backend=config.backend,
+            fixed=given is not None,
         )
         left.push_async_callback(self._machine.close)
         self._advertise = advertised_address(config)
@@ -98,7 +103,7 @@ class Runtime:
             Handlers(self._on_token, self._on_report, self._on_record, self._on_call),
         )
         left.push_async_callback(self.membership.close)
-        self._links = LinkWatch(config.home, self._changed)
+        self._links = LinkWatch(config.home, self._changed, echo.turn)
         left.push_async_callback(self._links.close)
         self._supervisor = Supervisor(self._changed, self._command)
         left.push_async_callback(self._supervisor.close)

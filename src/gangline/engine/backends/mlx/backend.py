@@ -10,16 +10,14 @@ import mlx.core as mx
 import numpy as np
 
 from gangline.checkpoint.tensors import Tensor
-from gangline.engine.backends.mlx import attention, delta
+from gangline.engine.backends.composed import Composed, choose_experts
+from gangline.engine.backends.mlx import attention, delta, mixture
 from gangline.engine.backends.mlx.attention import Cache, Step
 from gangline.engine.backends.mlx.delta import DeltaState
-from gangline.engine.backends.mlx.mixture import activate, choose_experts, mix_experts
 from gangline.engine.backends.mlx.weights import Part, Weight, experts_of, floats
-from gangline.engine.backends.reference import Reference
 from gangline.engine.operations import (
     F32,
     I32,
-    Activation,
     Attention,
     Batch,
     CacheDtype,
@@ -27,16 +25,14 @@ from gangline.engine.operations import (
     Layers,
     Routing,
 )
-from gangline.errors import ProtocolError
 
 
-class Mlx:
+class Mlx(Composed):
     """Implements `Operations`. "In place" makes a new array here: callers use what is returned."""
 
     name = "mlx"
 
     def __init__(self) -> None:
-        self._check = Reference().batch
         self._last: tuple[Tensor, Weight] | None = None  # an embedding may be the output too
 
     def weight(self, *parts: Tensor) -> Weight:
@@ -69,9 +65,7 @@ class Mlx:
         return mx.array(cos_sin)
 
     def batch(self, batch: Batch, lanes: int, context: int) -> Step:
-        checked = self._check(batch, lanes, context)
-        if not len(checked.slots):
-            raise ProtocolError("a batch without sequences")
+        checked = self.checked(batch, lanes, context)
         return Step(checked)
 
     def runner(self, layers: Layers) -> Callable[[F32, Any], F32]:
@@ -86,15 +80,6 @@ class Mlx:
 
     def layer_norm(self, x: mx.array, w: mx.array, eps: float) -> mx.array:
         return mx.fast.layer_norm(x, w, None, eps)
-
-    def linear(self, x: mx.array, w: Weight, bias: mx.array | None = None) -> mx.array:
-        y = w.product(x)
-        return y if bias is None else y + bias
-
-    def linear_add(
-        self, x: mx.array, w: Weight, residual: mx.array, bias: mx.array | None = None
-    ) -> mx.array:
-        return residual + self.linear(x, w, bias)
 
     def linear_heads(self, x: mx.array, w: mx.array) -> mx.array:
         n_heads = w.shape[0]
@@ -151,35 +136,12 @@ class Mlx:
     ) -> mx.array:
         return attention.attend(qkv, cache, batch, rules, sinks)
 
-    def delta_net(
-        self,
-        mixed: mx.array,
-        beta: mx.array,
-        decay: mx.array,
-        state: DeltaState,
-        batch: Step,
-        rules: DeltaNet,
-        convolution: mx.array,
-        decay_log: mx.array,
-        decay_bias: mx.array,
-    ) -> mx.array:
-        return delta.delta_net(
-            mixed, beta, decay, state, batch, rules, convolution, decay_log, decay_bias
-        )
+    delta_net = staticmethod(delta.delta_net)
+    activate = staticmethod(mixture.activate)
+    mix_experts = staticmethod(mixture.mix_experts)
 
-    def gated_mlp(
-        self,
-        x: mx.array,
-        gate_up: Weight,
-        down: Weight,
-        act: Activation,
-        residual: mx.array | None,
-        gate_up_bias: mx.array | None = None,
-        down_bias: mx.array | None = None,
-    ) -> mx.array:
-        gate, up = mx.split(self.linear(x, gate_up, gate_up_bias), 2, axis=-1)
-        y = self.linear(activate(gate, up, act), down, down_bias)
-        return y if residual is None else residual + y
+    def halves(self, x: mx.array) -> Any:
+        return mx.split(x, 2, axis=-1)
 
     def route(
         self,
@@ -189,22 +151,10 @@ class Mlx:
         bias: mx.array | None = None,
         correction: mx.array | None = None,
     ) -> tuple[mx.array, mx.array]:
-        return choose_experts(x, router, rules, bias, correction)
-
-    def mixture(
-        self,
-        x: mx.array,
-        experts: mx.array,
-        weights: mx.array,
-        gate_up: Part,
-        down: Part,
-        act: Activation,
-        residual: mx.array | None,
-        gate_up_bias: mx.array | None = None,
-        down_bias: mx.array | None = None,
-    ) -> mx.array:
-        y = mix_experts(x, experts, weights, gate_up, down, act, gate_up_bias, down_bias)
-        return y if residual is None else residual + y
+        scores = router.exact_product(x)
+        if bias is not None:
+            scores = scores + bias
+        return choose_experts(scores, rules, correction, mixture.CHOOSING)
 
     def to_numpy(self, x: mx.array) -> F32:
         return np.array(x.astype(mx.float32))

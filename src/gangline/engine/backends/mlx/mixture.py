@@ -6,12 +6,11 @@ import math
 
 import mlx.core as mx
 
-from gangline.engine.backends.mlx.weights import Part, Weight
+from gangline.engine.backends.composed import CLAMP, SLOPE
+from gangline.engine.backends.mlx.weights import Part
 from gangline.engine.operations import Activation, Routing
 
 SORTED_FROM = 64  # chosen experts of a step from which sorting them pays
-TINY = 1e-20  # beside the sum of weights that are made to add up to 1
-CLAMP, SLOPE = 7.0, 1.702  # of gpt-oss's activation
 
 
 def activate(gate: mx.array, up: mx.array, act: Activation) -> mx.array:
@@ -30,45 +29,30 @@ def activate(gate: mx.array, up: mx.array, act: Activation) -> mx.array:
     return gate * mx.sigmoid(SLOPE * gate) * (up + 1)
 
 
-def choose_experts(
-    x: mx.array,
-    router: Weight,
-    rules: Routing,
-    bias: mx.array | None,
-    correction: mx.array | None,
-) -> tuple[mx.array, mx.array]:
-    """x (T, D) -> experts (T, n_active) int32 and their weights (T, n_active)."""
-    scores = router.exact_product(x)
-    if bias is not None:
-        scores = scores + bias
-    if rules.scoring == "softmax":
-        scores = mx.softmax(scores, axis=-1)
-    elif rules.scoring == "sigmoid":
-        scores = mx.sigmoid(scores)
-    wanted = scores if correction is None else scores + correction
-    chosen = _largest(_of_best_groups(wanted, rules), rules.n_active)
-    weights = mx.take_along_axis(scores, chosen, axis=-1)
-    if rules.scoring == "softmax_chosen":
-        weights = mx.softmax(weights, axis=-1)
-    if rules.renormalize:
-        weights = weights / (weights.sum(axis=-1, keepdims=True) + TINY)
-    return chosen.astype(mx.int32), weights * rules.scale
+class _Choosing:
+    """MLX's part of `composed.choose_experts`."""
+
+    def softmax(self, x: mx.array) -> mx.array:
+        return mx.softmax(x, axis=-1)
+
+    def sigmoid(self, x: mx.array) -> mx.array:
+        return mx.sigmoid(x)
+
+    def largest(self, scores: mx.array, n: int) -> mx.array:
+        return mx.argsort(-scores, axis=-1)[:, :n].astype(mx.int32)
+
+    def of_best_groups(self, scores: mx.array, rules: Routing) -> mx.array:
+        groups = scores.reshape(scores.shape[0], rules.n_groups, -1)
+        best_two = mx.sort(groups, axis=-1)[..., -2:].sum(axis=-1)  # (T, n_groups)
+        best = self.largest(best_two, rules.n_active_groups)
+        allowed = (best[..., None] == mx.arange(rules.n_groups)).any(axis=1)
+        return mx.where(allowed[..., None], groups, -mx.inf).reshape(scores.shape)
+
+    def take(self, scores: mx.array, chosen: mx.array) -> mx.array:
+        return mx.take_along_axis(scores, chosen, axis=-1)
 
 
-def _of_best_groups(wanted: mx.array, rules: Routing) -> mx.array:
-    """Scores (T, E), minus infinity outside the best groups."""
-    if rules.n_groups == 1:
-        return wanted
-    groups = wanted.reshape(wanted.shape[0], rules.n_groups, -1)
-    best_two = mx.sort(groups, axis=-1)[..., -2:].sum(axis=-1)  # (T, n_groups)
-    best = _largest(best_two, rules.n_active_groups)
-    allowed = (best[..., None] == mx.arange(rules.n_groups)).any(axis=1)
-    return mx.where(allowed[..., None], groups, -mx.inf).reshape(wanted.shape)
-
-
-def _largest(scores: mx.array, n: int) -> mx.array:
-    """The n largest of each row, the largest first; of equal ones the lower number first."""
-    return mx.argsort(-scores, axis=-1)[:, :n]
+CHOOSING = _Choosing()
 
 
 def mix_experts(

@@ -5,6 +5,6 @@ which every lane has one row go through fixed buffers, and through a CUDA graph 
 CUDA (`recorder.py`). Only the CPU has been run: docs/backends.md lists what has not.
 """
 
-from gangline.engine.backends.torch.backend import Torch
+from gangline.engine.backends.torch.backend import Torch, device_title
 
-__all__ = ["Torch"]
+__all__ = ["Torch", "device_title"]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from gangline.engine.backends.torch.fused import Fused
 from gangline.engine.operations import Attention, Batch, CacheDtype
 
 LEAST_LENGTH = 256  # keys that a step of decoding lanes looks at, doubled as far as needed
@@ -44,22 +45,28 @@ class Step:
         return self._rotations[id(table)][1]
 
 
-def step_of(batch: Batch, context: int, device: torch.device) -> Step:
-    """The groups of a batch whose slots and positions were checked."""
+def step_of(batch: Batch, context: int, device: torch.device, *, by_length: bool = True) -> Step:
+    """The groups of a batch whose slots and positions were checked.
+
+    Decoding lanes may see all of the context, and kernels look at as much of it as there is; where
+    keys are copied, `by_length`, no more than needed of it.
+    """
     counts = batch.counts
     borders = np.flatnonzero(np.diff(counts)) + 1  # where the number of rows changes
     groups, row = [], 0
     for sequences in np.split(np.arange(len(counts)), borders):
         count = int(counts[sequences[0]])
         positions = batch.starts[sequences, None] + np.arange(count)
-        last = int(positions.max())
+        length = int(positions.max()) + 1
+        if count == 1:
+            length = round_length(length, context) if by_length else context
         groups.append(
             Group(
                 row,
                 row := row + positions.size,
                 indices(batch.slots[sequences], device),
                 indices(positions, device),
-                round_length(last + 1, context) if count == 1 else last + 1,
+                length,
             )
         )
     return Step(groups, indices(np.repeat(batch.slots, counts), device))
@@ -106,9 +113,14 @@ def untouched(shape: tuple[int, ...], dtype: CacheDtype, device: torch.device) -
 
 
 def attend(
-    qkv: torch.Tensor, cache: Cache, step: Step, rules: Attention, sinks: torch.Tensor | None
+    qkv: torch.Tensor,
+    cache: Cache,
+    step: Step,
+    rules: Attention,
+    sinks: torch.Tensor | None,
+    fused: Fused | None,
 ) -> torch.Tensor:
-    """qkv (T, width) -> (T, H Dv)."""
+    """qkv (T, width) -> (T, H Dv); lanes of one row each by `fused`, where there is one."""
     heads, kv_heads = rules.n_heads, rules.n_kv_heads
     query_end, key_end = heads * rules.head_dim, (heads + kv_heads) * rules.head_dim
     rows = step.row_slots, step.positions
@@ -117,21 +129,22 @@ def attend(
         values = qkv[:, key_end:].unflatten(1, (kv_heads, -1))
         cache.values[rows] = values.to(cache.values.dtype)
     queries = qkv[:, :query_end] * rules.scale
-    results = [
-        _attend_group(queries[group.first : group.end], cache, group, rules, sinks)
-        for group in step.groups
-    ]
+    results = []
+    for group in step.groups:
+        alone = group.positions.shape[1] == 1
+        run = fused.attend if fused and alone and fused.attends(rules) else attend_gathered
+        results.append(run(queries[group.first : group.end], cache, group, rules, sinks))
     return results[0] if len(results) == 1 else torch.cat(results)
 
 
-def _attend_group(
+def attend_gathered(
     queries: torch.Tensor,
     cache: Cache,
     group: Group,
     rules: Attention,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """queries (S n, H Dh) -> (S n, H Dv); scores and sums in float32."""
+    """queries (S n, H Dh), scaled -> (S n, H Dv); keys are copied, scores and sums are float32."""
     positions = group.positions
     n_sequences, n_rows = positions.shape
     kv_heads = rules.n_kv_heads

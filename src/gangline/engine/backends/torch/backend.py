@@ -10,17 +10,15 @@ import torch
 from torch.nn.functional import layer_norm, rms_norm
 
 from gangline.checkpoint.tensors import Tensor
-from gangline.engine.backends.reference import Reference
-from gangline.engine.backends.torch import attention, delta
+from gangline.engine.backends.composed import Composed, choose_experts
+from gangline.engine.backends.torch import attention, delta, mixture
 from gangline.engine.backends.torch.attention import Cache, Step, step_of
 from gangline.engine.backends.torch.delta import DeltaState
-from gangline.engine.backends.torch.mixture import activate, choose_experts, mix_experts
-from gangline.engine.backends.torch.recorder import Recorder, to_numpy
+from gangline.engine.backends.torch.recorder import CudaGraphs, Recorder, to_numpy
 from gangline.engine.backends.torch.weights import Loader, Matrix, Weight
 from gangline.engine.operations import (
     F32,
     I32,
-    Activation,
     Attention,
     Batch,
     CacheDtype,
@@ -28,7 +26,6 @@ from gangline.engine.operations import (
     Layers,
     Routing,
 )
-from gangline.errors import ProtocolError
 
 
 def find_device() -> torch.device:
@@ -42,7 +39,17 @@ def find_device() -> torch.device:
     return torch.device("cpu")
 
 
-class Torch:
+def device_title() -> str:
+    """The name of that device as its driver spells it; "" for the CPU."""
+    kind = find_device().type
+    if kind == "cuda":
+        return str(torch.cuda.get_device_name())
+    if kind == "xpu":
+        return str(torch.xpu.get_device_name())
+    return "Metal" if kind == "mps" else ""
+
+
+class Torch(Composed):
     """Implements `Operations`. "In place" makes a new tensor here: callers use what is returned.
 
     `threads` counts those of a CPU; `None` leaves them as they are.
@@ -54,10 +61,11 @@ class Torch:
         self.device = find_device()
         if threads is not None:
             torch.set_num_threads(threads)
-        # Sums of bf16 products stay float32 to the end.
+        # Sums of bf16 and f16 products stay float32 to the end.
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         self._loader = Loader(self.device)
-        self._check = Reference().batch
+        self._gathers = self._loader.fused is None  # whether attention of any layer copies keys
 
     def weight(self, *parts: Tensor) -> Weight:
         return self._loader.weight(parts)
@@ -76,6 +84,8 @@ class Torch:
         return torch.cat([self._loader.floats(part).float() for part in parts])
 
     def cache(self, lanes: int, context: int, rules: Attention, dtype: CacheDtype = "f16") -> Cache:
+        fused = self._loader.fused
+        self._gathers |= fused is None or not fused.attends(rules)
         return Cache(lanes, context, rules, dtype, self.device)
 
     def delta_state(self, lanes: int, rules: DeltaNet) -> DeltaState:
@@ -85,13 +95,12 @@ class Torch:
         return self.from_numpy(cos_sin)
 
     def batch(self, batch: Batch, lanes: int, context: int) -> Step:
-        checked = self._check(batch, lanes, context)
-        if not len(checked.slots):
-            raise ProtocolError("a batch without sequences")
-        return step_of(checked, context, self.device)
+        checked = self.checked(batch, lanes, context)
+        return step_of(checked, context, self.device, by_length=self._gathers)
 
     def runner(self, layers: Layers) -> Callable[[F32, Any], F32]:
-        return Recorder(layers, self.device, graphs=self.device.type == "cuda")
+        graphs = CudaGraphs(self.device) if self.device.type == "cuda" else None
+        return Recorder(layers, self.device, graphs)
 
     def embed(self, table: Matrix, ids: I32, scale: float = 1.0) -> torch.Tensor:
         rows = table.at(attention.indices(ids, self.device), torch.float32)
@@ -102,15 +111,6 @@ class Torch:
 
     def layer_norm(self, x: torch.Tensor, w: torch.Tensor, eps: float) -> torch.Tensor:
         return layer_norm(x, w.shape, w, None, eps)
-
-    def linear(self, x: torch.Tensor, w: Weight, bias: torch.Tensor | None = None) -> torch.Tensor:
-        y = w.product(x)
-        return y if bias is None else y + bias
-
-    def linear_add(
-        self, x: torch.Tensor, w: Weight, residual: torch.Tensor, bias: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        return residual + self.linear(x, w, bias)
 
     def linear_heads(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         heads = x.unflatten(1, (w.shape[0], -1)).transpose(0, 1).to(w.dtype)  # (H, T, K)
@@ -167,37 +167,14 @@ class Torch:
         rules: Attention,
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        return attention.attend(qkv, cache, batch, rules, sinks)
+        return attention.attend(qkv, cache, batch, rules, sinks, self._loader.fused)
 
-    def delta_net(
-        self,
-        mixed: torch.Tensor,
-        beta: torch.Tensor,
-        decay: torch.Tensor,
-        state: DeltaState,
-        batch: Step,
-        rules: DeltaNet,
-        convolution: torch.Tensor,
-        decay_log: torch.Tensor,
-        decay_bias: torch.Tensor,
-    ) -> torch.Tensor:
-        return delta.delta_net(
-            mixed, beta, decay, state, batch, rules, convolution, decay_log, decay_bias
-        )
+    delta_net = staticmethod(delta.delta_net)
+    activate = staticmethod(mixture.activate)
+    mix_experts = staticmethod(mixture.mix_experts)
 
-    def gated_mlp(
-        self,
-        x: torch.Tensor,
-        gate_up: Weight,
-        down: Weight,
-        act: Activation,
-        residual: torch.Tensor | None,
-        gate_up_bias: torch.Tensor | None = None,
-        down_bias: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        gate, up = self.linear(x, gate_up, gate_up_bias).chunk(2, -1)
-        y = self.linear(activate(gate, up, act), down, down_bias)
-        return y if residual is None else residual + y
+    def halves(self, x: torch.Tensor) -> Any:
+        return x.chunk(2, -1)
 
     def route(
         self,
@@ -207,22 +184,10 @@ class Torch:
         bias: torch.Tensor | None = None,
         correction: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return choose_experts(x, router, rules, bias, correction)
-
-    def mixture(
-        self,
-        x: torch.Tensor,
-        experts: torch.Tensor,
-        weights: torch.Tensor,
-        gate_up: Matrix,
-        down: Matrix,
-        act: Activation,
-        residual: torch.Tensor | None,
-        gate_up_bias: torch.Tensor | None = None,
-        down_bias: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        y = mix_experts(x, experts, weights, gate_up, down, act, gate_up_bias, down_bias)
-        return y if residual is None else residual + y
+        scores = router.exact_product(x)
+        if bias is not None:
+            scores = scores + bias
+        return choose_experts(scores, rules, correction, mixture.CHOOSING)
 
     def to_numpy(self, x: torch.Tensor) -> F32:
         return to_numpy(x)

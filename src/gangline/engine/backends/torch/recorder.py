@@ -9,6 +9,8 @@ recorded as a graph, and every later one is a single launch. Without CUDA the la
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,18 +21,80 @@ from gangline.engine.operations import F32, Layers
 
 log = logging.getLogger(__name__)
 
+Run = Callable[[], torch.Tensor]  # the layers on the buffers of one size
+
+
+class Recording(Protocol):
+    """Work of the device that was recorded."""
+
+    def replay(self) -> torch.Tensor:
+        """Do it again; the result lies where it always does."""
+
+
+class Graphs(Protocol):
+    """How a device records work."""
+
+    def first(self, run: Run) -> torch.Tensor:
+        """Do the work once, so that what is set up with the first time is there."""
+
+    def record(self, run: Run) -> Recording:
+        """Note the work without doing it; RuntimeError where it cannot be recorded."""
+
+
+class CudaGraphs:
+    """CUDA's, and ROCm's, which PyTorch calls by the same names.
+
+    Work is done first and recorded next on one stream, by one thread: libraries keep handles and
+    memory for these, and a recording must neither make them nor compile a kernel. Graphs share
+    their memory, since one runs at a time and its result is copied out before the next.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def first(self, run: Run) -> torch.Tensor:
+        now = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(now)
+        with torch.cuda.stream(self._stream):
+            result = run()
+        now.wait_stream(self._stream)
+        return result
+
+    def record(self, run: Run) -> Recording:
+        graph = torch.cuda.CUDAGraph()
+        # What other threads ask of the device meanwhile is none of the recording's business.
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        ):
+            result = run()
+        return _CudaRecording(graph, result)
+
+
+class _CudaRecording:
+    def __init__(self, graph: torch.cuda.CUDAGraph, result: torch.Tensor) -> None:
+        self._graph, self._result = graph, result
+
+    def replay(self) -> torch.Tensor:
+        self._graph.replay()
+        return self._result
+
 
 class Recorder:
     """`layers(x, step)` from NumPy to NumPy; with `graphs`, decode steps are recorded."""
 
-    def __init__(self, layers: Layers, device: torch.device, *, graphs: bool) -> None:
+    def __init__(self, layers: Layers, device: torch.device, graphs: Graphs | None) -> None:
         self._layers = layers
         self._device = device
         self._graphs = graphs
-        self._pool = torch.cuda.graph_pool_handle() if graphs else None
         self._buffers: dict[tuple[int, int], Buffers] = {}  # by rows and keys
 
     def __call__(self, x: F32, step: Step) -> F32:
+        with torch.inference_mode():
+            return self._step(x, step)
+
+    def _step(self, x: F32, step: Step) -> F32:
         (group, *others) = step.groups
         decodes = not others and group.positions.shape[1] == 1 and len(x) <= FEW_ROWS
         if not decodes:
@@ -44,21 +108,23 @@ class Recorder:
         return to_numpy(self._run(buffers)[: len(x)])
 
     def _run(self, buffers: Buffers) -> torch.Tensor:
-        if not self._graphs:
+        def run() -> torch.Tensor:
             return self._layers(buffers.x, buffers.step())
-        if buffers.graph is None and buffers.n_runs:
+
+        if self._graphs is None:
+            return run()
+        if not buffers.tried:
+            buffers.tried = True
+            return self._graphs.first(run)
+        if buffers.recording is None:
             # Recording runs nothing: a failure leaves caches and states as they were.
             try:
-                buffers.record(self._layers, self._pool)
+                buffers.recording = self._graphs.record(run)
             except RuntimeError as error:
                 log.warning("decode steps run without CUDA graphs: %s", error)
-                self._graphs = False
-        buffers.n_runs += 1
-        if buffers.graph is None:  # the first step of its size lets libraries set themselves up
-            return self._layers(buffers.x, buffers.step())
-        buffers.graph.replay()
-        assert buffers.result is not None, "recorded together with the graph"
-        return buffers.result
+                self._graphs = None
+                return run()
+        return buffers.recording.replay()
 
 
 class Buffers:
@@ -69,9 +135,8 @@ class Buffers:
         self._slots = torch.zeros(n_rows, dtype=torch.int64, device=device)
         self._positions = torch.zeros((n_rows, 1), dtype=torch.int64, device=device)
         self._length = length
-        self.n_runs = 0
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.result: torch.Tensor | None = None
+        self.tried = False
+        self.recording: Recording | None = None
 
     def fill(self, x: F32, group: Group) -> None:
         """Copy a step in; rows that are missing repeat the first one."""
@@ -86,16 +151,6 @@ class Buffers:
         """A new step on these buffers: what layers share is made anew in each run."""
         group = Group(0, len(self.x), self._slots, self._positions, self._length)
         return Step([group], self._slots)
-
-    def record(self, layers: Layers, pool: tuple[int, int] | None) -> None:
-        """Record the layers' work on these buffers as a CUDA graph.
-
-        Graphs may share a pool of memory, since one runs at a time and its result is copied out.
-        """
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            result = layers(self.x, self.step())
-        self.graph, self.result = graph, result
 
 
 def to_numpy(x: torch.Tensor) -> F32:

@@ -1,26 +1,23 @@
 """Matrices for PyTorch: dense, packed group-affine, and 4-bit ones for its built-in kernel.
 
-A dense product is computed in the precision of its weight, a quantized one in bf16. Matrices of 4
+A dense product is computed in the precision of its weight, a quantized one in bf16 or better. Where
+our Triton kernels run (`fused.py`) they multiply packed matrices of all bits. Elsewhere those of 4
 bits use PyTorch's own kernel where it has one for the device and the shape, and where a product of
-that kernel was compared with ours first (`int4.py`); all others stay packed and are unpacked block
-by block, at each use.
+that kernel was compared with ours first (`int4.py`); all others are unpacked at each use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from gangline.checkpoint.tensors import Tensor
-from gangline.engine.backends.reference import dense
+from gangline.engine.backends.reference import cannot_run_bits, dense
+from gangline.engine.backends.torch.fused import Fused
 from gangline.engine.backends.torch.int4 import Int4Matrix, Kernel
-
-BLOCK_NUMBERS = 1 << 24  # numbers that are unpacked at a time
-
-Index = Any  # int, slice or a tensor of numbers
+from gangline.engine.backends.torch.packed import PLANES, Index, Packed, beside, times
 
 
 class Dense:
@@ -40,41 +37,6 @@ class Dense:
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """x (T, K) -> (T, N) float32."""
         return times(x, self.parts[0])
-
-
-class Packed:
-    """Matrices of `scale * q + offset`: bytes (…, N, K bits / 8), lowest bits first.
-
-    They are multiplied in bf16.
-    """
-
-    def __init__(
-        self,
-        packed: torch.Tensor,
-        scales: torch.Tensor,
-        offsets: torch.Tensor,
-        bits: int,
-    ) -> None:
-        self.parts = packed, scales, offsets
-        self.bits = bits
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        *outer, n_bytes = self.parts[0].shape
-        return *outer, n_bytes * 8 // self.bits
-
-    def at(self, index: Index, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-        packed, scales, offsets = (part[index] for part in self.parts)
-        numbers = unpack(packed, self.bits)
-        groups = numbers.view(*scales.shape, -1).float()
-        values = groups * scales.float()[..., None] + offsets.float()[..., None]
-        return values.view(numbers.shape).to(dtype)
-
-    def product(self, x: torch.Tensor) -> torch.Tensor:
-        n_rows, n_columns = self.shape
-        block = max(1, BLOCK_NUMBERS // n_columns)
-        blocks = [slice(start, start + block) for start in range(0, n_rows, block)]
-        return beside([times(x, self.at(block)) for block in blocks])
 
 
 Matrix = Dense | Packed
@@ -108,7 +70,8 @@ class Loader:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.kernel = Kernel.of(device)
+        self.fused = Fused.of(device)
+        self.kernel = Kernel.of(device) if self.fused is None else None
         self._last: tuple[Tensor, Matrix] | None = None  # an embedding may be the output too
 
     def weight(self, tensors: Sequence[Tensor]) -> Weight:
@@ -154,45 +117,29 @@ class Loader:
         if form is None:
             return Dense(self.floats(tensor))
         assert tensor.scales is not None and tensor.offsets is not None, tensor.name
-        packed = torch.from_numpy(np.array(tensor.data).view(np.uint8)).to(self.device)
+        if form.bits not in PLANES:
+            raise cannot_run_bits(tensor.name, form.bits)
+        stream = torch.from_numpy(np.array(tensor.data).view(np.uint8)).to(self.device)
         scales, offsets = self.floats(tensor.scales), self.floats(tensor.offsets)
-        return Packed(packed, scales, offsets, form.bits)
+        return Packed.of(stream, scales, offsets, form.bits, self.fused)
 
     def _final(self, run: Sequence[Matrix]) -> Matrix | Int4Matrix:
         """One matrix of those of one form, for the built-in kernel where that is possible."""
         whole = run[0] if len(run) == 1 else combine(run, torch.cat)
-        if isinstance(whole, Packed) and whole.bits == 4 and self.kernel is not None:
-            packed, scales, offsets = whole.parts
-            if self.kernel.fits(whole.shape, scales.shape):
-                return self.kernel.matrix(unpack(packed, 4), scales, offsets)
+        kernel = self.kernel
+        if kernel is None or not isinstance(whole, Packed) or whole.bits != 4:
+            return whole
+        if kernel.fits(whole.shape, whole.scales.shape):
+            codes = whole.codes(slice(None)).to(torch.uint8)
+            return kernel.matrix(codes, whole.scales, whole.offsets)
         return whole
-
-
-def times(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """x (…, T, K), values (…, N, K) -> (…, T, N) float32, in the precision of the values."""
-    return (x.to(values.dtype) @ values.transpose(-1, -2)).float()
-
-
-def unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """uint8 (…, B) -> uint8 (…, 8 B / bits): eight numbers in every `bits` bytes."""
-    groups = packed.unflatten(-1, (-1, bits)).to(torch.int16)
-    numbers = []
-    for number in range(8):
-        byte, shift = divmod(number * bits, 8)
-        bits_from_here = groups[..., byte] >> shift
-        if shift + bits > 8:
-            bits_from_here = bits_from_here | (groups[..., byte + 1] << (8 - shift))
-        numbers.append(bits_from_here & ((1 << bits) - 1))
-    return torch.stack(numbers, -1).to(torch.uint8).flatten(-2)
 
 
 def alike(first: Matrix, second: Matrix) -> bool:
     """Whether two matrices can lie in one."""
     if isinstance(first, Packed) and isinstance(second, Packed):
-        same_bits = first.bits == second.bits
-        return (
-            same_bits and _group_size(first) == _group_size(second) and _dtypes_equal(first, second)
-        )
+        forms = [(one.bits, one.group_size) for one in (first, second)]
+        return forms[0] == forms[1] and _dtypes_equal(first, second)
     return isinstance(first, Dense) and isinstance(second, Dense) and _dtypes_equal(first, second)
 
 
@@ -201,17 +148,8 @@ def combine(parts: Sequence[Matrix], how: Callable[[list[torch.Tensor]], torch.T
     first = parts[0]
     tensors = [how(list(same)) for same in zip(*(part.parts for part in parts), strict=True)]
     if isinstance(first, Packed):
-        packed, scales, offsets = tensors
-        return Packed(packed, scales, offsets, first.bits)
+        return Packed(tensors, first.bits, first.fused)
     return Dense(*tensors)
-
-
-def beside(columns: Sequence[torch.Tensor]) -> torch.Tensor:
-    return columns[0] if len(columns) == 1 else torch.cat(list(columns), -1)
-
-
-def _group_size(matrix: Packed) -> int:
-    return int(matrix.shape[-1] // matrix.parts[1].shape[-1])
 
 
 def _dtypes_equal(first: Matrix, second: Matrix) -> bool:
