@@ -37,9 +37,11 @@ test-torch: .venv-torch/.installed
 		-k "triton or (torch and not field)" --deselect \
 		tests/engine/test_triton.py::test_compilers_of_gpus_take_the_kernels
 
-# Every model family against Hugging Face transformers, live; downloads PyTorch once.
+# Every model family against Hugging Face transformers, live, and every quantized form against the
+# library that writes it; downloads PyTorch once.
 conformance: .venv-conformance/.installed
 	@.venv-conformance/bin/python -m tools.conformance check
+	@.venv-conformance/bin/python -m tools.conformance_quantized check
 
 # 10,000 malformed HTTP requests, as many broken frames, handshakes and messages, and as many
 # damaged model files.
@@ -71,7 +73,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 .venv-conformance/.installed: $(NATIVE)
-	$(call torch_environment,.venv-conformance,--editable . transformers==5.23.0)
+	$(call torch_environment,.venv-conformance,--editable . transformers==5.23.0 \
+		compressed-tensors==0.20.0 accelerate==1.15.0 optimum==2.3.0 requests pillow logbar device-smi pypcre threadpoolctl)
+	@# It asks for a newer PyTorch and much that packing and unpacking does not use.
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps gptqmodel==7.7.0 tokenicer defuser
 	@touch $@
 
 .venv-torch/.installed: $(NATIVE)

@@ -1,11 +1,12 @@
-// Attention of one row over its cache, in one pass (https://arxiv.org/abs/1805.02867).
+// Attention over the cache, in one pass (https://arxiv.org/abs/1805.02867).
 //
-// The walk goes over blocks of kBlock positions, from the one that holds the first visible position
-// on; per head it keeps the largest score so far, the sum of weights and the weighted values, and
-// scales them down when a larger score appears. What is done depends on the row's position alone,
-// never on other rows. Heads that share keys and values are computed together, so that each number
-// is read and converted once; every head has lanes of its own, so how many go together changes no
-// bit.
+// The walk of a row goes over blocks of kBlock positions, from the one that holds the first visible
+// position on; per head it keeps the largest score so far, the sum of weights and the weighted
+// values, and scales them down when a larger score appears. What is done depends on the row's
+// position alone, never on other rows. Heads that share keys and values are computed together, and
+// so are neighbouring rows of a prompt: a block is read for all of them, and converted for as many
+// as fit the registers. Each head of each row has lanes of its own, so how many go together changes
+// no bit.
 #include <cmath>
 
 #include "rows.h"
@@ -16,8 +17,8 @@ namespace GANGLINE_PATH {
 namespace {
 
 constexpr int64_t kVectors = kBlock / kLanes;  // of scores per block
-constexpr int64_t kHeadsAtOnce = 8;            // heads that share one read of a block
 
+// One head of one row.
 struct HeadState {
   float query[kMaxHeadDim];  // already scaled, filled up with zeros to whole vectors
   float sum[kMaxValueDim];
@@ -30,6 +31,11 @@ struct HeadState {
 // The part of a block that a row sees: positions [first, end) of its kBlock.
 struct Visible {
   int64_t first, end;
+
+  bool none() const { return end <= first; }
+  bool operator==(const Visible& other) const {
+    return first == other.first && end == other.end;
+  }
 };
 
 // scores (H, 16 V): products of H queries with the first 16 V keys of a block.
@@ -94,41 +100,46 @@ inline void weigh(const uint8_t* values, int64_t stride, Visible visible, int64_
     for (int i = 0; i < V; ++i) store(states[h].sum + d + i * kLanes, sums[h][i]);
 }
 
-inline float largest_of(F32x16 v, float largest) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (float x : lanes)
-    if (largest < x) largest = x;
-  return largest;
-}
-
-// Weights of the visible positions of a block, from their scores; updates the running sums.
-inline void soften(F32x16* scores, Visible visible, float cap, HeadState& state) {
+// Weights of the visible positions of a block, from the scores of H heads; updates the running sums.
+// What is one number per head is a lane.
+template <int H>
+inline void soften(F32x16 (*scores)[kVectors], Visible visible, float cap, HeadState* states) {
   const int64_t used = (visible.end + kLanes - 1) / kLanes, last = used - 1;
-  if (cap > 0.0f)
-    for (int64_t i = 0; i < used; ++i) scores[i] = capped(scores[i], cap);
-  // Positions that the row does not see may hold anything; they get no weight.
   const F32x16 lowest = set1(-HUGE_VALF);
   const auto from = [](int64_t lane) { return set1(static_cast<float>(lane)); };
-  scores[last] = if_less(iota(), from(visible.end - last * kLanes), scores[last], lowest);
-  for (int64_t i = 0; i * kLanes < visible.first; ++i)
-    scores[i] = if_less(iota(), from(visible.first - i * kLanes), lowest, scores[i]);
-  F32x16 above = scores[0];
-  for (int64_t i = 1; i < used; ++i) above = if_less(above, scores[i], scores[i], above);
-  const float largest = largest_of(above, state.largest);
-
-  float lanes[kLanes];
-  store(lanes, exp(set1(state.largest - largest)));
-  state.kept = lanes[0];
-  F32x16 total = zero();
-  for (int64_t i = 0; i < used; ++i) {
-    const F32x16 w = exp(sub(scores[i], set1(largest)));
-    total = add(total, w);
-    store(state.weights + i * kLanes, w);
+  float before[kLanes] = {}, largest[kLanes] = {}, totals[kLanes] = {}, added[kLanes] = {};
+  for (int h = 0; h < H; ++h) {
+    F32x16* own = scores[h];
+    if (cap > 0.0f)
+      for (int64_t i = 0; i < used; ++i) own[i] = capped(own[i], cap);
+    // Positions that the row does not see may hold anything; they get no weight.
+    own[last] = if_less(iota(), from(visible.end - last * kLanes), own[last], lowest);
+    for (int64_t i = 0; i * kLanes < visible.first; ++i)
+      own[i] = if_less(iota(), from(visible.first - i * kLanes), lowest, own[i]);
+    F32x16 above = own[0];
+    for (int64_t i = 1; i < used; ++i) above = if_less(above, own[i], own[i], above);
+    const float most = reduce_max(above);
+    before[h] = states[h].largest;
+    largest[h] = before[h] < most ? most : before[h];
+    totals[h] = states[h].total;
   }
-  store(lanes, fma(set1(state.total), set1(state.kept), set1(reduce_add(total))));
-  state.total = lanes[0];
-  state.largest = largest;
+  for (int h = 0; h < H; ++h) {
+    F32x16 total = zero();
+    for (int64_t i = 0; i < used; ++i) {
+      const F32x16 w = exp(sub(scores[h][i], set1(largest[h])));
+      total = add(total, w);
+      store(states[h].weights + i * kLanes, w);
+    }
+    added[h] = reduce_add(total);
+  }
+  float kept[kLanes];
+  store(kept, exp(sub(load(before), load(largest))));
+  store(totals, fma(load(totals), load(kept), load(added)));
+  for (int h = 0; h < H; ++h) {
+    states[h].kept = kept[h];
+    states[h].total = totals[h];
+    states[h].largest = largest[h];
+  }
 }
 
 template <Dtype D, int H>
@@ -163,11 +174,11 @@ void score_block(const CacheRow& cache, const uint8_t* keys, int64_t end, const 
 
 // H heads over one block.
 template <Dtype D, int H>
-void attend_block(const CacheRow& cache, const uint8_t* keys, const uint8_t* values, float cap,
+void attend_heads(const CacheRow& cache, const uint8_t* keys, const uint8_t* values, float cap,
                   Visible visible, HeadState* states) {
   F32x16 scores[H][kVectors];
   score_block<D, H>(cache, keys, visible.end, states, scores);
-  for (int h = 0; h < H; ++h) soften(scores[h], visible, cap, states[h]);
+  soften<H>(scores, visible, cap, states);
   const int64_t dim = cache.value_dim, stride = cache.stride;
   int64_t d = 0;
   for (; d + 4 * kLanes <= dim; d += 4 * kLanes)
@@ -177,25 +188,42 @@ void attend_block(const CacheRow& cache, const uint8_t* keys, const uint8_t* val
   for (; d < dim; d += kLanes) weigh<D, H, 1>(values, stride, visible, d, states);
 }
 
+// n heads over one block, of which they all see the same part.
 template <Dtype D>
-void attend_heads(const CacheRow& cache, const AttentionRules& rules, int64_t position, int64_t n,
-                  HeadState* states) {
+void attend_block(const CacheRow& cache, const uint8_t* keys, const uint8_t* values, float cap,
+                  Visible visible, HeadState* states, int64_t n) {
+  int64_t i = 0;
+  for (; i + kSharedHeads <= n; i += kSharedHeads)
+    attend_heads<D, kSharedHeads>(cache, keys, values, cap, visible, states + i);
+  if (kSharedHeads > 2)
+    for (; i + 2 <= n; i += 2)
+      attend_heads<D, 2>(cache, keys, values, cap, visible, states + i);
+  for (; i < n; ++i) attend_heads<D, 1>(cache, keys, values, cap, visible, states + i);
+}
+
+// The heads of all rows, row by row, n_heads each.
+template <Dtype D>
+void attend_rows(const CacheRow& cache, const AttentionRules& rules, const QueryRows& rows,
+                 int64_t n_heads, HeadState* states) {
   constexpr int64_t bytes = Numbers<D>::bytes;
   const int64_t key_numbers = cache.shared() ? cache.stride : cache.head_dim;
-  const int64_t first_visible = rules.first_visible(position);
-  for (int64_t start = first_visible / kBlock * kBlock; start <= position; start += kBlock) {
-    const Visible visible = {first_visible > start ? first_visible - start : 0,
-                             position + 1 - start < kBlock ? position + 1 - start : kBlock};
+  const int64_t end = rows.position + rows.n;
+  for (int64_t start = rules.first_visible(rows.position) / kBlock * kBlock; start < end;
+       start += kBlock) {
     const uint8_t* keys = cache.keys + start * key_numbers * bytes;
     const uint8_t* values = cache.values + start * cache.stride * bytes;
-    const auto run = [&](auto block, int64_t i) {
-      block(cache, keys, values, rules.soft_cap, visible, states + i);
+    const auto visible_to = [&](int64_t row) {
+      const int64_t position = rows.position + row, first = rules.first_visible(position) - start;
+      const int64_t last = position - start;
+      return Visible{first > 0 ? first : 0, last < kBlock ? last + 1 : kBlock};
     };
-    int64_t i = 0;
-    for (; i + kSharedHeads <= n; i += kSharedHeads) run(attend_block<D, kSharedHeads>, i);
-    if (kSharedHeads > 2)
-      for (; i + 2 <= n; i += 2) run(attend_block<D, 2>, i);
-    for (; i < n; ++i) run(attend_block<D, 1>, i);
+    for (int64_t row = 0, next = 0; row < rows.n; row = next) {
+      const Visible visible = visible_to(row);
+      for (next = row + 1; next < rows.n && visible_to(next) == visible;) ++next;
+      if (!visible.none())
+        attend_block<D>(cache, keys, values, rules.soft_cap, visible, states + row * n_heads,
+                        (next - row) * n_heads);
+    }
   }
 }
 
@@ -242,23 +270,23 @@ void append(const CacheRow& cache, int64_t position, const float* key, const flo
   return append_as<Dtype::f32>(cache, position, key, value);
 }
 
-void attend(const CacheRow& cache, const AttentionRules& rules, int64_t position,
-            const float* queries, const float* sinks, int64_t n_heads, float* out) {
-  const int64_t head_dim = cache.head_dim, value_dim = cache.value_dim;
-  HeadState states[kHeadsAtOnce];
-  for (int64_t first = 0; first < n_heads; first += kHeadsAtOnce) {
-    const int64_t n = n_heads - first < kHeadsAtOnce ? n_heads - first : kHeadsAtOnce;
-    for (int64_t i = 0; i < n; ++i)
-      begin(cache, queries + (first + i) * head_dim, rules.scale,
-            sinks ? sinks + first + i : nullptr, states[i]);
-    if (cache.dtype == Dtype::f16)
-      attend_heads<Dtype::f16>(cache, rules, position, n, states);
-    else
-      attend_heads<Dtype::f32>(cache, rules, position, n, states);
-    for (int64_t i = 0; i < n; ++i)
-      for (int64_t d = 0; d < value_dim; ++d)
-        out[(first + i) * value_dim + d] = states[i].sum[d] / states[i].total;
-  }
+void attend(const CacheRow& cache, const AttentionRules& rules, const QueryRows& rows,
+            const float* sinks, int64_t n_heads) {
+  HeadState states[kQueriesAtOnce];
+  for (int64_t row = 0; row < rows.n; ++row)
+    for (int64_t i = 0; i < n_heads; ++i)
+      begin(cache, rows.queries + row * rows.stride + i * cache.head_dim, rules.scale,
+            sinks ? sinks + i : nullptr, states[row * n_heads + i]);
+  if (cache.dtype == Dtype::f16)
+    attend_rows<Dtype::f16>(cache, rules, rows, n_heads, states);
+  else
+    attend_rows<Dtype::f32>(cache, rules, rows, n_heads, states);
+  for (int64_t row = 0; row < rows.n; ++row)
+    for (int64_t i = 0; i < n_heads; ++i) {
+      const HeadState& state = states[row * n_heads + i];
+      float* out = rows.out + row * rows.out_stride + i * cache.value_dim;
+      for (int64_t d = 0; d < cache.value_dim; ++d) out[d] = state.sum[d] / state.total;
+    }
 }
 
 }  // namespace GANGLINE_PATH

@@ -1,5 +1,6 @@
 // What is done to the heads of fused rows (queries, keys, values), spread over the threads.
 #include <algorithm>
+#include <vector>
 
 #include "dispatch.h"
 #include "operations.h"
@@ -16,6 +17,21 @@ void norm_heads(float* heads, int64_t n_heads, int64_t head_dim, const float* w,
                 float eps) {
   const int64_t width = each ? head_dim : n_heads * head_dim;
   kernels().rms_norm(heads, each ? n_heads : 1, width, w, eps, heads);
+}
+
+// Rows first... of a step, n of them, at neighbouring positions of a slot.
+struct RowRange {
+  int64_t slot, position, first, n;
+};
+
+// The rows of each sequence, at most `most` together.
+std::vector<RowRange> row_ranges(const Batch& batch, int64_t most) {
+  std::vector<RowRange> ranges;
+  for (const Sequence& sequence : batch.sequences)
+    for (int64_t j = 0; j < sequence.count; j += most)
+      ranges.push_back({sequence.slot, sequence.start + j, sequence.first_row + j,
+                        std::min(most, sequence.count - j)});
+  return ranges;
 }
 
 }  // namespace
@@ -80,15 +96,21 @@ void attend(const float* qkv, const FusedRows& rows, const Cache& cache, const B
   });
   // 2. Rows of one slot and head next to each other: they read the same part of the cache.
   const int64_t parts = (group + kHeadsPerItem - 1) / kHeadsPerItem;
-  parallel_for(n_kv * parts * t, attend_ns, [&](int64_t first, int64_t last) {
+  const std::vector<RowRange> ranges = row_ranges(batch, kQueriesAtOnce / std::min(group, kHeadsPerItem));
+  const int64_t n_ranges = static_cast<int64_t>(ranges.size());
+  parallel_for(n_kv * parts * n_ranges, attend_ns, [&](int64_t first, int64_t last) {
     for (int64_t item = first; item < last; ++item) {
-      const int64_t kv = item / (parts * t), part = item / t % parts, row = item % t;
+      const int64_t kv = item / (parts * n_ranges), part = item / n_ranges % parts;
+      const RowRange& range = ranges[static_cast<size_t>(item % n_ranges)];
       const int64_t head = kv * group + part * kHeadsPerItem;
       const int64_t n = std::min(kHeadsPerItem, group - part * kHeadsPerItem);
-      const size_t r = static_cast<size_t>(row);
-      run.attend(cache.row(batch.row_slots[r], kv), rules, batch.row_positions[r],
-                 qkv + row * rows.width + head * head_dim, sinks ? sinks + head : nullptr, n,
-                 out + (row * n_heads + head) * value_dim);
+      const QueryRows queries = {range.position,
+                                 range.n,
+                                 qkv + range.first * rows.width + head * head_dim,
+                                 rows.width,
+                                 out + (range.first * n_heads + head) * value_dim,
+                                 n_heads * value_dim};
+      run.attend(cache.row(range.slot, kv), rules, queries, sinks ? sinks + head : nullptr, n);
     }
   });
 }

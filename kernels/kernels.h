@@ -47,10 +47,10 @@ struct Kernels {
   // Write the key (head_dim) and the value (value_dim, unless shared) of one position.
   void (*append)(const CacheRow& cache, int64_t position, const float* key, const float* value);
 
-  // out (n_heads, value_dim) = attention of n_heads queries (n_heads, head_dim) of one row at
-  // `position`, all of one key/value head. sinks (n_heads) or null: one more score each.
-  void (*attend)(const CacheRow& cache, const AttentionRules& rules, int64_t position,
-                 const float* queries, const float* sinks, int64_t n_heads, float* out);
+  // Attention of n_heads queries of each row, all of one key/value head; at most kQueriesAtOnce
+  // of them together. sinks (n_heads) or null: one more score each.
+  void (*attend)(const CacheRow& cache, const AttentionRules& rules, const QueryRows& rows,
+                 const float* sinks, int64_t n_heads);
 
   // out (n) = activation(gate) * up, elementwise; out may be either of them.
   void (*gate)(const float* gate, const float* up, int64_t n, Activation activation, float* out);

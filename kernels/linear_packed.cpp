@@ -11,11 +11,16 @@ namespace gangline {
 namespace GANGLINE_PATH {
 namespace {
 
-// Bytes of a panel that are asked for before they are needed, when the first rows stream it.
+// Bytes of a panel that are asked for before they are needed.
 constexpr int64_t kAhead = 4096;
 
 // Bytes of codes of x that stay in the cache while panels stream past.
 constexpr int64_t kRowsBytes = 256 << 10;
+
+inline void prefetch_two(const uint8_t* p) {
+  prefetch(p);
+  prefetch(p + 64);
+}
 
 inline int32_t word(const int8_t* x) {
   int32_t four;
@@ -23,38 +28,47 @@ inline int32_t word(const int8_t* x) {
   return four;
 }
 
-// The whole numbers of one group: a panel times T rows of x, whose columns lie as (k / 4, T, 4).
-// One row has too few sums to hide the latency of a product: it gets four chains.
-template <class Dots, int T>
+// The whole numbers of one group: P panels times T rows of x, whose columns lie as (k / 4, T, 4).
+// Few sums cannot hide the latency of a product: they get several chains.
+template <class Dots, int T, int P>
 struct Products {
   static constexpr int kChains = T == 1 ? 4 : T < 4 ? 2 : 1;
-  Dots dots[T][kChains];
+  Dots dots[P][T][kChains];
 
   // Eight columns; `half` tells apart calls that may use other chains.
-  void add(Codes first, Codes second, const int8_t* x, int half) {
-    for (int t = 0; t < T; ++t) {
-      dots[t][2 * half % kChains].add(first, word(x + 4 * t));
-      dots[t][(2 * half + 1) % kChains].add(second, word(x + 4 * (T + t)));
-    }
+  GANGLINE_INLINE void add(const Codes (&first)[P], const Codes (&second)[P], const int8_t* x, int half) {
+    add_four(first, x, 2 * half % kChains);
+    add_four(second, x + 4 * T, (2 * half + 1) % kChains);
   }
   void settle() {
-    for (int t = 0; t < T; ++t)
-      for (int c = 0; c < kChains; ++c) dots[t][c].settle();
+    for (int p = 0; p < P; ++p)
+      for (int t = 0; t < T; ++t)
+        for (int c = 0; c < kChains; ++c) dots[p][t][c].settle();
   }
-  I32x16 total(int t) const {
-    I32x16 sum = dots[t][0].total();
-    for (int c = 1; c < kChains; ++c) sum = gangline::GANGLINE_PATH::add(sum, dots[t][c].total());
+  I32x16 total(int p, int t) const {
+    I32x16 sum = dots[p][t][0].total();
+    for (int c = 1; c < kChains; ++c)
+      sum = gangline::GANGLINE_PATH::add(sum, dots[p][t][c].total());
     return sum;
+  }
+
+ private:
+  GANGLINE_INLINE void add_four(const Codes (&codes)[P], const int8_t* x, int chain) {
+    for (int t = 0; t < T; ++t) {
+      const int32_t four = word(x + 4 * t);
+      for (int p = 0; p < P; ++p) dots[p][t][chain].add(codes[p], four);
+    }
   }
 };
 
 #if defined(GANGLINE_PAIRS)
 template <class Dots>
-struct Products<Dots, 4> : PairProducts<4> {};
+struct Products<Dots, 4, 1> : PairProducts<4> {};
 template <class Dots>
-struct Products<Dots, 2> : PairProducts<2> {};
+struct Products<Dots, 2, 1> : PairProducts<2> {};
 #endif
 
+// The whole numbers of a group of P panels, `stride` bytes apart.
 template <int Bits>
 struct Group;
 
@@ -62,26 +76,33 @@ struct Group;
 template <>
 struct Group<4> {
   using Dots = Dots4;
-  template <int T>
-  static void run(const uint8_t* w, const int8_t* x, int64_t size, Products<Dots, T>& products,
-                  bool ahead) {
-    if (size < 32) return run_by<2>(w, x, size, products, ahead);
-    run_by<4>(w, x, size, products, ahead);
+  template <int T, int P>
+  static GANGLINE_INLINE void run(const uint8_t* w, int64_t stride, const int8_t* x, int64_t size,
+                  Products<Dots, T, P>& products) {
+    if (size < 32) return run_by<2>(w, stride, x, size, products);
+    run_by<4>(w, stride, x, size, products);
   }
   // Vectors by Step: at most eight products per chain, then settle.
-  template <int Step, int T>
-  static void run_by(const uint8_t* w, const int8_t* x, int64_t size, Products<Dots, T>& products,
-                     bool ahead) {
+  template <int Step, int T, int P>
+  static GANGLINE_INLINE void run_by(const uint8_t* w, int64_t stride, const int8_t* x, int64_t size,
+                     Products<Dots, T, P>& products) {
     const int8_t* upper = x + T * size / 2;
     for (int64_t j = 0; j < size / 8; j += Step) {
       for (int64_t i = j; i < j + Step; i += 2) {
-        if (ahead) {
-          prefetch(w + 64 * i + kAhead);
-          prefetch(w + 64 * i + 64 + kAhead);
+        Codes first[P], second[P];
+        for (int p = 0; p < P; ++p) {
+          const uint8_t* at = w + p * stride + 64 * i;
+          prefetch_two(at + kAhead);
+          first[p] = low_nibbles(load_codes(at));
+          second[p] = low_nibbles(load_codes(at + 64));
         }
-        const Codes first = load_codes(w + 64 * i), second = load_codes(w + 64 * i + 64);
-        products.add(low_nibbles(first), low_nibbles(second), x + 4 * T * i, 0);
-        products.add(high_nibbles(first), high_nibbles(second), upper + 4 * T * i, 1);
+        products.add(first, second, x + 4 * T * i, 0);
+        for (int p = 0; p < P; ++p) {
+          const uint8_t* at = w + p * stride + 64 * i;
+          first[p] = high_nibbles(load_codes(at));
+          second[p] = high_nibbles(load_codes(at + 64));
+        }
+        products.add(first, second, upper + 4 * T * i, 1);
       }
       products.settle();
     }
@@ -91,16 +112,18 @@ struct Group<4> {
 template <>
 struct Group<8> {
   using Dots = Dots8;
-  template <int T>
-  static void run(const uint8_t* w, const int8_t* x, int64_t size, Products<Dots, T>& products,
-                  bool ahead) {
+  template <int T, int P>
+  static GANGLINE_INLINE void run(const uint8_t* w, int64_t stride, const int8_t* x, int64_t size,
+                  Products<Dots, T, P>& products) {
     for (int64_t i = 0; i < size / 4; i += 2) {
-      if (ahead) {
-        prefetch(w + 64 * i + kAhead);
-        prefetch(w + 64 * i + 64 + kAhead);
+      Codes first[P], second[P];
+      for (int p = 0; p < P; ++p) {
+        const uint8_t* at = w + p * stride + 64 * i;
+        prefetch_two(at + kAhead);
+        first[p] = load_codes(at);
+        second[p] = load_codes(at + 64);
       }
-      products.add(load_codes(w + 64 * i), load_codes(w + 64 * i + 64), x + 4 * T * i,
-                   static_cast<int>(i / 2 % 2));
+      products.add(first, second, x + 4 * T * i, static_cast<int>(i / 2 % 2));
     }
   }
 };
@@ -125,32 +148,36 @@ struct Problem {
   }
 };
 
-// A panel times the block of T rows that begins at `row`.
-template <int Bits, Dtype D, int T>
+// P panels times the block of T rows that begins at `row`.
+template <int Bits, Dtype D, int T, int P>
 void run_block(const Problem& problem, int64_t panel, int64_t row) {
   const Packed& w = problem.w;
   const int64_t size = w.group_size, scale_bytes = kLanes * Numbers<D>::bytes;
+  const int64_t stride = w.panel_bytes();
   const int8_t* codes = problem.x.codes + row * w.k;
   const GroupFactors* groups = problem.x.groups + row * problem.n_groups();
-  const uint8_t* at = w.data + panel * w.panel_bytes();
-  const bool ahead = row == 0;  // later blocks find the panel in the cache
-  F32x16 sums[T];
-  for (int t = 0; t < T; ++t) sums[t] = zero();
+  const uint8_t* at = w.data + panel * stride;
+  F32x16 sums[P][T];
+  for (int p = 0; p < P; ++p)
+    for (int t = 0; t < T; ++t) sums[p][t] = zero();
   for (int64_t group = 0; group < problem.n_groups(); ++group) {
-    Products<typename Group<Bits>::Dots, T> products;
-    Group<Bits>::run(at + 2 * scale_bytes, codes, size, products, ahead);
-    const F32x16 scale = Numbers<D>::load16(at);
-    const F32x16 offset = Numbers<D>::load16(at + scale_bytes);
-    for (int t = 0; t < T; ++t) {
-      I32x16 dots = products.total(t);
-      if (Bits == 8 && Dots8::kShift) dots = add(dots, set1_i32(Dots8::kShift * groups[t].sum));
-      sums[t] = add_group(sums[t], dots, groups[t], scale, offset);
+    Products<typename Group<Bits>::Dots, T, P> products;
+    Group<Bits>::run(at + 2 * scale_bytes, stride, codes, size, products);
+    for (int p = 0; p < P; ++p) {
+      const F32x16 scale = Numbers<D>::load16(at + p * stride);
+      const F32x16 offset = Numbers<D>::load16(at + p * stride + scale_bytes);
+      for (int t = 0; t < T; ++t) {
+        I32x16 dots = products.total(p, t);
+        if (Bits == 8 && Dots8::kShift) dots = add(dots, set1_i32(Dots8::kShift * groups[t].sum));
+        sums[p][t] = add_group(sums[p][t], dots, groups[t], scale, offset);
+      }
     }
     codes += T * size;
     groups += T;
     at += 2 * scale_bytes + size * kLanes * Bits / 8;
   }
-  for (int t = 0; t < T; ++t) problem.write(panel, row + t, sums[t]);
+  for (int p = 0; p < P; ++p)
+    for (int t = 0; t < T; ++t) problem.write(panel + p, row + t, sums[p][t]);
 }
 
 #if defined(GANGLINE_TILES)
@@ -200,21 +227,27 @@ void run_tiles(const Problem& problem, int64_t panel, int64_t row) {
 }
 #endif
 
-// Rows row... of x times a panel, in blocks as block_rows says.
-template <int Bits, Dtype D>
+// Rows row... of x times P panels, in blocks as block_rows says.
+template <int Bits, Dtype D, int P>
 void run_rows(const Problem& problem, int64_t panel, int64_t row, int64_t end) {
 #if defined(GANGLINE_TILES)
   for (; row + 4 * kTileRows <= end; row += 4 * kTileRows)
-    run_tiles<Bits, D, 4>(problem, panel, row);
-  for (; row + kTileRows <= end; row += kTileRows) run_tiles<Bits, D, 1>(problem, panel, row);
+    for (int p = 0; p < P; ++p) run_tiles<Bits, D, 4>(problem, panel + p, row);
+  for (; row + kTileRows <= end; row += kTileRows)
+    for (int p = 0; p < P; ++p) run_tiles<Bits, D, 1>(problem, panel + p, row);
 #endif
   while (row < end) {
     const int64_t rows = block_rows(end - row, kBlockRows);
     switch (rows) {
-      case 1: run_block<Bits, D, 1>(problem, panel, row); break;
-      case 2: run_block<Bits, D, 2>(problem, panel, row); break;
-      case 4: run_block<Bits, D, 4>(problem, panel, row); break;
-      default: if constexpr (kBlockRows >= 8) run_block<Bits, D, 8>(problem, panel, row);
+      case 1: run_block<Bits, D, 1, P>(problem, panel, row); break;
+      case 2: run_block<Bits, D, 2, P>(problem, panel, row); break;
+      case 4: run_block<Bits, D, 4, P>(problem, panel, row); break;
+      case 6:
+        if constexpr (kBlockRows == 6) run_block<Bits, D, 6, P>(problem, panel, row);
+        break;
+      default:  // too many sums for more than one panel
+        if constexpr (kBlockRows > 8)
+          for (int p = 0; p < P; ++p) run_block<Bits, D, 8, 1>(problem, panel + p, row);
     }
     row += rows;
   }
@@ -226,12 +259,16 @@ void run_panels(const Problem& problem, int64_t first, int64_t last) {
   const Tiles tiles(tile_columns(problem.w.group_size));
 #endif
   // A multiple of every block, so that only the last chunk has small ones.
-  int64_t chunk = kRowsBytes / problem.w.k / 64 * 64;
-  if (chunk < 64) chunk = 64;
+  constexpr int64_t kMultiple = 8 * kBlockRows;
+  int64_t chunk = kRowsBytes / problem.w.k / kMultiple * kMultiple;
+  if (chunk < kMultiple) chunk = kMultiple;
   for (int64_t start = 0; start < problem.n_rows; start += chunk) {
     const int64_t end = start + chunk < problem.n_rows ? start + chunk : problem.n_rows;
-    for (int64_t panel = first; panel < last; ++panel)
-      run_rows<Bits, D>(problem, panel, start, end);
+    int64_t panel = first;
+    if (end - start > 1)  // a single row streams one panel after the other
+      for (; panel + kPackedPanels <= last; panel += kPackedPanels)
+        run_rows<Bits, D, kPackedPanels>(problem, panel, start, end);
+    for (; panel < last; ++panel) run_rows<Bits, D, 1>(problem, panel, start, end);
   }
 }
 

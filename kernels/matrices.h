@@ -71,10 +71,12 @@ struct QuantizedRow {
   int64_t row;
 };
 
-// Rows go through packed matrices in blocks of `most`, a power of two, and what is left in halves.
+// Rows go through packed matrices in blocks of `most`; what is left in powers of two below that.
 inline int64_t block_rows(int64_t rows_left, int64_t most) {
-  while (most > rows_left) most /= 2;
-  return most;
+  if (rows_left >= most) return most;
+  int64_t rows = 1;
+  while (2 * rows <= rows_left && 2 * rows < most) rows *= 2;
+  return rows;
 }
 
 }  // namespace gangline

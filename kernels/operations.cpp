@@ -191,7 +191,7 @@ void sigmoid_gate(float* x, const float* gates, int64_t t, int64_t d, bool one_g
 namespace {
 
 // Rows that go through gate, up and down together: enough to read weights seldom, few enough that
-// what lies between stays in the cache.
+// what lies between stays in the cache; rounded up to whole blocks of rows.
 constexpr int64_t kMlpRows = 128;
 
 void mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
@@ -223,9 +223,10 @@ void mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gat
 void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
                const Weight& down, const float* down_bias, Activation activation, float* y,
                bool add) {
-  for (int64_t row = 0; row < t; row += kMlpRows)
-    mlp_rows(x + row * gate_up.k, std::min(kMlpRows, t - row), gate_up, gate_up_bias, down,
-             down_bias, activation, y + row * down.n, add);
+  const int64_t block = kernels().packed_rows, most = (kMlpRows + block - 1) / block * block;
+  for (int64_t row = 0; row < t; row += most)
+    mlp_rows(x + row * gate_up.k, std::min(most, t - row), gate_up, gate_up_bias, down, down_bias,
+             activation, y + row * down.n, add);
 }
 
 }  // namespace gangline

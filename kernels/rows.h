@@ -11,8 +11,8 @@ void layer_norm(const float* x, int64_t t, int64_t d, const float* w, float eps,
 void rope(float* heads, int64_t n_heads, int64_t head_dim, int64_t half, const float* cos,
           const float* sin);
 void append(const CacheRow& cache, int64_t position, const float* key, const float* value);
-void attend(const CacheRow& cache, const AttentionRules& rules, int64_t position,
-            const float* queries, const float* sinks, int64_t n_heads, float* out);
+void attend(const CacheRow& cache, const AttentionRules& rules, const QueryRows& rows,
+            const float* sinks, int64_t n_heads);
 void gate(const float* gate, const float* up, int64_t n, Activation activation, float* out);
 void scale(float* x, int64_t n, float factor);
 void add_scaled(float* y, const float* x, int64_t n, float factor);

@@ -33,6 +33,19 @@ struct CacheRow {
   bool shared() const { return keys == values; }
 };
 
+// Queries of rows and heads that attend computes together, a limit of its stack.
+constexpr int64_t kQueriesAtOnce = 16;
+
+// Rows at n positions from `position` on: the queries (heads, head_dim) of each and what comes out,
+// (heads, value_dim), are strides apart.
+struct QueryRows {
+  int64_t position, n;
+  const float* queries;
+  int64_t stride;
+  float* out;
+  int64_t out_stride;
+};
+
 // What becomes of scores: times `scale`; then cap * tanh(score / cap) where soft_cap > 0. A row sees
 // itself and the window - 1 positions before it, all of them where window is 0.
 struct AttentionRules {

@@ -19,6 +19,13 @@
 
 #include "kernels.h"
 
+// For inner loops whose sums must stay in registers.
+#if defined(_MSC_VER) && !defined(__clang__)
+#define GANGLINE_INLINE __forceinline
+#else
+#define GANGLINE_INLINE inline __attribute__((always_inline))
+#endif
+
 #if defined(GANGLINE_PATH_AMX)
 #define GANGLINE_PATH amx
 #include "simd_avx512.h"

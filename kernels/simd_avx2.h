@@ -188,6 +188,7 @@ struct Dots8 {
 #endif
 
 constexpr int kPackedRows = 4;
+constexpr int kPackedPanels = 1;
 
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

@@ -91,7 +91,14 @@ inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const cha
 // VPDPBUSD multiplies unsigned by signed bytes and cannot overflow here, whatever the bits.
 struct Dots {
   __m512i sum = _mm512_setzero_si512();
-  void add(Codes w, int32_t x) { sum = _mm512_dpbusd_epi32(sum, w.v, _mm512_set1_epi32(x)); }
+  void add(Codes w, int32_t x) {
+    const __m512i xs = _mm512_set1_epi32(x);
+#if defined(__GNUC__)  // which copies the sums of the intrinsic in every turn of a loop
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w.v), "v"(xs));
+#else
+    sum = _mm512_dpbusd_epi32(sum, w.v, xs);
+#endif
+  }
   void settle() {}
   I32x16 total() const { return {sum}; }
 };
@@ -102,7 +109,10 @@ struct Dots8 : Dots {
 inline I32x16 add(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
 
-constexpr int kPackedRows = 8;  // rows of x that share one read of a panel
+// Rows of x that share a read of a panel, and panels that share a read of these rows: their whole
+// and float sums take 24 of the 32 registers.
+constexpr int kPackedRows = 6;
+constexpr int kPackedPanels = 2;
 
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

@@ -165,7 +165,7 @@ template <int T>
 struct PairProducts {
   int32x4_t sums[T / 2][8] = {};
 
-  void add(Codes first, Codes second, const int8_t* x, int) {
+  void add(const Codes (&near_codes)[1], const Codes (&far_codes)[1], const int8_t* x, int) {
     int8x16_t rows[T / 2];
     for (int j = 0; j < T / 2; ++j) {
       const int32x2_t near = vreinterpret_s32_s8(vld1_s8(x + 8 * j));
@@ -174,8 +174,8 @@ struct PairProducts {
       rows[j] = vreinterpretq_s8_s32(vcombine_s32(both.val[0], both.val[1]));
     }
     for (int i = 0; i < 4; ++i) {
-      const uint32x4_t near = vreinterpretq_u32_u8(first.v[i]);
-      const uint32x4_t far = vreinterpretq_u32_u8(second.v[i]);
+      const uint32x4_t near = vreinterpretq_u32_u8(near_codes[0].v[i]);
+      const uint32x4_t far = vreinterpretq_u32_u8(far_codes[0].v[i]);
       const uint8x16_t low = vreinterpretq_u8_u32(vzip1q_u32(near, far));
       const uint8x16_t high = vreinterpretq_u8_u32(vzip2q_u32(near, far));
       for (int j = 0; j < T / 2; ++j) {
@@ -185,7 +185,7 @@ struct PairProducts {
     }
   }
   void settle() {}
-  I32x16 total(int t) const {
+  I32x16 total(int, int t) const {
     const int32x4_t* pairs = sums[t / 2];
     I32x16 result;
     for (int i = 0; i < 4; ++i)
@@ -223,6 +223,7 @@ using Dots8 = Dots<128>;
 #endif
 
 constexpr int kPackedRows = 4;
+constexpr int kPackedPanels = 1;
 
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

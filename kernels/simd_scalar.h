@@ -222,6 +222,7 @@ struct Dots8 : Dots {
 };
 
 constexpr int kPackedRows = 2;
+constexpr int kPackedPanels = 1;
 
 }  // namespace GANGLINE_PATH
 }  // namespace gangline

@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": set(),
     "plan": set(),
     "hardware": set(),
-    "bench": {"engine", "checkpoint", "hardware"},
+    "bench": {"stage", "engine", "checkpoint", "hardware"},
 }
 
 # What a node process must never load: language, arrays and other people's engines.

@@ -7,6 +7,7 @@ rounded to the nearest code; what calibration would choose instead is no matter 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from gptqmodel.quantization.config import QuantizeConfig
 from gptqmodel.utils.model import convert_gptq_v2_to_v1_format_module
 from safetensors.torch import save_file
 
-Values = dict[str, torch.Tensor]  # module → what its library makes of the numbers in the file
+Values = dict[str, torch.Tensor]  # tensor → what its library makes of the numbers in the file
 CONFIG = {
     "vocab_size": 64,
     "hidden_size": 128,
@@ -62,17 +63,21 @@ def linears(model: Any) -> dict[str, torch.nn.Linear]:
 def write(folder: Path, model: Any, quantized: Values, quantization: dict[str, Any]) -> None:
     """The checkpoint: everything as it is, but the matrices as their library keeps them."""
     folder.mkdir(parents=True, exist_ok=True)
+    modules = {
+        re.sub(r"(\.weight\w*|\.q\w+|\.scales|\.g_idx|_blocks|_scales)$", "", n) for n in quantized
+    }
     tensors = {
         name: tensor.bfloat16()
         for name, tensor in model.state_dict().items()
-        if name.removesuffix(".weight") not in linears(model)
+        if name.removesuffix(".weight") not in modules
     }
     save_file(
         {name: tensor.contiguous() for name, tensor in (tensors | quantized).items()},
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    config = {**model.config.to_dict(), "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16"}
+    config = {**model.config.to_dict(), "dtype": "bfloat16"}
+    config["architectures"] = [type(model).__name__]
     config["quantization_config"] = quantization
     (folder / "config.json").write_text(json.dumps(config, indent=1))
 
@@ -115,7 +120,7 @@ def gptq(
         packer = TorchLinear(bits, group_size, symmetric, scattered, columns, linear.out_features)
         packer.pack(linear, *steps_of(weight, bits, group_size, symmetric, True), groups.int())
         packer.scales = packer.scales.half()
-        values[name] = _dequantized(packer)
+        values[f"{name}.weight"] = _dequantized(packer)
         if version == "gptq":
             convert_gptq_v2_to_v1_format_module(packer, QuantizeConfig(bits=bits))
         for part in ("qweight", "qzeros", "scales", "g_idx"):
@@ -147,7 +152,7 @@ def awq(folder: Path, layout: str = "gemm", group_size: int = 64) -> Values:
         # Only for one layout the library has code that takes it apart without a GPU.
         gemm = packed["gemm"]
         parts = (gemm.qweight, gemm.qzeros, gemm.scales.float())
-        values[name] = dequantize_gemm(*parts, 4, group_size).T
+        values[f"{name}.weight"] = dequantize_gemm(*parts, 4, group_size).T
         for part in ("qweight", "qzeros", "scales"):
             tensors[f"{name}.{part}"] = getattr(packed[layout], part).clone()
     config = {"quant_method": "awq", "bits": 4, "group_size": group_size, "version": layout}
@@ -197,7 +202,7 @@ def compressed(folder: Path, form: str, scales_as: torch.dtype, **weights: Any) 
             end: tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
             for end, tensor in small.items()
         }
-        values[name] = _decompressed(compressor, wide, scheme)
+        values[f"{name}.weight"] = _decompressed(compressor, wide, scheme)
     config = {
         "quant_method": "compressed-tensors",
         "format": form,
@@ -276,7 +281,7 @@ def fp8(folder: Path, block: tuple[int, int] | None = (32, 64)) -> Values:
         weight = linear.weight.data.float()
         small = Fp8Quantize(Quantizer()).convert({f"{name}.weight": weight})
         tensors |= small
-        values[name] = _fp8_again(Fp8Dequantize(Quantizer()), small, name)
+        values[f"{name}.weight"] = _fp8_again(Fp8Dequantize(Quantizer()), small, name)
     config["modules_to_not_convert"] = ["lm_head"]
     write(folder, model, tensors, config)
     return values
@@ -288,11 +293,34 @@ def _fp8_again(operation: Any, small: Values, name: str) -> torch.Tensor:
     return found.float()
 
 
+def gpt_oss(folder: Path) -> Values:
+    """Experts of random blocks, as a gpt-oss checkpoint has them, and transformers' reading."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    torch.manual_seed(1)
+    own = {**CONFIG, "hidden_size": 64, "intermediate_size": 32, "head_dim": 16}
+    own |= {"num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": 16}
+    model = transformers.GptOssForCausalLM(transformers.GptOssConfig(**own)).eval()
+    for weights in model.parameters():
+        weights.data = weights.data.bfloat16().float()
+    tensors, values = {}, {}
+    experts = "model.layers.0.mlp.experts"
+    for name, shape in {"gate_up_proj": (3, 64, 2, 16), "down_proj": (3, 64, 1, 16)}.items():
+        blocks = torch.randint(0, 256, shape, dtype=torch.uint8)
+        exponents = torch.randint(122, 126, shape[:-1], dtype=torch.uint8)
+        tensors[f"{experts}.{name}_blocks"] = blocks
+        tensors[f"{experts}.{name}_scales"] = exponents
+        found = convert_moe_packed_tensors(blocks, exponents, dtype=torch.float32)
+        values[f"{experts}.{name}"] = found.swapaxes(1, 2)  # it transposes for its own layers
+    write(folder, model, tensors, {"quant_method": "mxfp4"})
+    return values
+
+
 INT = {"type": "int", "symmetric": True, "strategy": "group"}
 FLOAT = {"type": "float", "num_bits": 8, "symmetric": True}
 packed = partial(compressed, form="pack-quantized", scales_as=torch.bfloat16)
 
-# Case → what writes it. Those with another numbers' bound than equality are in `ROUNDED`.
+# Case → what writes it.
 CASES: dict[str, Callable[[Path], Values]] = {
     **{f"gptq-{bits}": partial(gptq, bits=bits) for bits in (2, 3, 4, 8)},
     **{f"gptq-v2-{bits}": partial(gptq, bits=bits, version="gptq_v2") for bits in (3, 4)},
@@ -362,7 +390,11 @@ CASES: dict[str, Callable[[Path], Values]] = {
         group_size=32,
         symmetric=True,
     ),
+    "gpt-oss": gpt_oss,
     "fp8": fp8,
     "fp8-whole": partial(fp8, block=None),
 }
-ROUNDED = ("gptq-desc-act", "gptq-desc-act-3", "float8", "fp8")
+# Cases (by how they begin) that become eight bits with a stated bound; all others stay equal.
+ROUNDED = ("gptq-desc-act", "float8", "fp8")
+# FP4 with two scales: their quotient is rounded once more on the way, in float32.
+NEARLY = ("nvfp4",)

@@ -67,7 +67,7 @@ class Hardware(msgspec.Struct, frozen=True):
     memory_bytes: int
     free_bytes: int
     vector: str = ""  # the cpu back end's kernel path: "scalar", "avx2", …
-    read_bytes_per_s: float | None = None  # measured with our own kernels
+    read_bytes_per_s: float | None = None  # measured: of weights, while a model decodes
     measured_at: str | None = None  # ISO 8601 date of all that was measured
     operations_per_s: float | None = None  # measured on a prompt's rows: multiply and add are two
     layer_s: float | None = None  # measured: what a layer of one row takes whatever its size
@@ -81,6 +81,9 @@ class Hardware(msgspec.Struct, frozen=True):
     measured_busy: bool = False  # something else ran meanwhile: what was measured is too slow
     backend: str = ""  # with which all speeds were measured: what `auto`, or a node's own, is here
     device: str = ""  # the graphics processor that it computed on; "": the processor
+    cache_bytes_per_s: float | None = None  # measured: of keys and values, while a model decodes
+    attention_operations_per_s: float | None = None  # measured on a prompt's rows
+    step_s: float | None = None  # measured: of a step that comes over a hop, besides its layers
 
 
 class LinkPath(msgspec.Struct, frozen=True):

@@ -144,12 +144,18 @@ WRONG = [
     ("quantization", {"group_size": 64, "bits": 4, "mode": "mxfp4"}),
     ("quantization", {"group_size": 16, "bits": 4, "mode": "nvfp4"}),
     ("quantization_config", {"quant_method": "bitsandbytes", "load_in_4bit": True}),
-    ("quantization_config", {"quant_method": "gptq", "bits": 3, "group_size": 128}),
+    ("quantization_config", {"quant_method": "gptq", "bits": 5, "group_size": 128}),
     ("quantization_config", {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}),
-    ("quantization_config", {"quant_method": "awq", "bits": 4, "version": "gemv"}),
-    ("quantization_config", {"quant_method": "compressed-tensors", "format": "float-quantized"}),
-    ("quantization_config", {"quant_method": "compressed-tensors", "format": "pack-quantized"}),
-    ("quantization_config", {"quant_method": "fp8"}),
+    ("quantization_config", {"quant_method": "awq", "bits": 4, "version": "gemv_fast"}),
+    ("quantization_config", {"quant_method": "compressed-tensors", "format": "marlin-24"}),
+    (
+        "quantization_config",
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"0": {"weights": {"num_bits": 9}}},
+        },
+    ),
+    ("quantization_config", {"quant_method": "fp8", "fmt": "e5m2"}),
     ("quantization_config", {"quant_method": "fp8", "weight_block_size": [128]}),
     ("quantization_config", {"quant_method": ["gptq"]}),
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from gangline.checkpoint.affine import values
 from gangline.checkpoint.describe import describe
 from gangline.checkpoint.model import open_checkpoint
 from gangline.errors import CheckpointError, NotFound
+from tests.checkpoint.apart import described_apart
 from tests.make_checkpoint import make_checkpoint
 from tests.make_gguf import make_gguf
 
@@ -68,12 +67,7 @@ def test_a_folder_may_hold_one_file(tmp_path: Path, folder: Path) -> None:
 
 def test_describing_needs_no_numpy(tmp_path: Path, folder: Path) -> None:
     file = make_gguf(tmp_path / "m.gguf", folder, "Q8_0")
-    code = (
-        "import sys; from gangline.checkpoint.describe import describe; "
-        f"print(describe({str(file)!r}).n_layers, 'numpy' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["3", "False"]
+    assert described_apart(file) == (3, False)
 
 
 def test_no_file_and_no_folder(tmp_path: Path) -> None:

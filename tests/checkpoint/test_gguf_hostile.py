@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gangline.checkpoint.block_types import BLOCK_TYPES
 from gangline.checkpoint.describe import describe
 from gangline.checkpoint.gguf import Array, read_gguf, read_head
 from gangline.errors import CheckpointError, GanglineError
@@ -120,7 +122,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a type that cannot be run": (
         {"tensors": [tensor("a", [256], kind=16)]},
-        r"tensor `a` is of type 16, which cannot be run",
+        r"tensor `a` is of type IQ2_XXS \(16\) and cannot be run",
     ),
     "a row of half a block": (
         {"tensors": [tensor("a", [48, 2], kind=8)]},
@@ -172,6 +174,20 @@ def test_a_sound_file_is_read(tmp_path: Path) -> None:
     assert metadata["l"].values() == ["ab", "\N{REPLACEMENT CHARACTER}"]
     assert metadata["n"].values() == [1, 2, 3] and len(metadata["n"]) == 3
     assert entries["a"].shape == (8, 8) and entries["a"].n_bytes == 256
+
+
+@pytest.mark.parametrize("kind", GGMLQuantizationType)
+def test_every_type_is_read_or_named(tmp_path: Path, kind: GGMLQuantizationType) -> None:
+    """All that the `gguf` package knows; the error says which types to look for instead."""
+    n_values, n_bytes = GGML_QUANT_SIZES[kind]
+    file = file_of(tmp_path / "m.gguf", [], [tensor("a", [n_values], kind)], bytes(n_bytes))
+    if kind.name in BLOCK_TYPES:
+        assert read_head(file)[1]["a"].dtype == kind.name
+        return
+    expected = rf"m\.gguf: tensor `a` is of type {kind.name} \({kind.value}\) and cannot"
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        read_head(file)
+    assert "Q4_K" in caught.value.hint
 
 
 def test_every_truncation_is_noticed(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from gangline.checkpoint.describe import describe
 from gangline.checkpoint.model import open_checkpoint
 from gangline.checkpoint.quantization import GroupAffine
 from gangline.errors import CheckpointError
+from tests.checkpoint.apart import described_apart
 from tests.make_checkpoint import KINDS, make_checkpoint
 
 QUERY = "model.layers.0.self_attn.q_proj"
@@ -78,12 +77,7 @@ def test_an_unsupported_model_is_described_with_the_reason(tmp_path: Path) -> No
 
 def test_describing_needs_no_numpy(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path)
-    code = (
-        "import sys; from gangline.checkpoint.describe import describe; "
-        f"print(describe({str(folder)!r}).n_layers, 'numpy' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["3", "False"]
+    assert described_apart(folder) == (3, False)
 
 
 def test_only_asked_files_are_mapped(tmp_path: Path) -> None:

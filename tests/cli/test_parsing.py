@@ -85,14 +85,12 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_model_folders(tmp_path: Path) -> None:
-    for name in ("b", "a", "empty"):
-        (tmp_path / name).mkdir()
-    for name in ("a", "b"):
-        (tmp_path / name / "config.json").write_text("{}")
-    both = (str(tmp_path / "a"), str(tmp_path / "b"))
-    assert model_folders((str(tmp_path),)) == both
-    assert model_folders((both[0], both[1])) == both
-    for name in (str(tmp_path / "none"), "~nobody", "a\x00b", "x" * 5000):
+    (tmp_path / "a.gguf").touch()
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "folder").mkdir()
+    for name in ("folder", "folder/../a.gguf", "."):
+        assert model_folders((str(tmp_path / name),)) == (str((tmp_path / name).resolve()),)
+    for name in (str(tmp_path / "a.txt"), str(tmp_path / "none"), "~nobody", "a\x00b", "x" * 5000):
         with pytest.raises(UsageError):
             model_folders((name,))
         assert local_path(name) == name
@@ -177,13 +175,3 @@ def test_help_opens_with_a_capitalised_verb_and_ends_with_examples() -> None:
         assert not command.does.endswith(".")
         assert all(one.startswith(f"gangline {command.name}") for one in command.examples)
         assert 1 <= len(command.examples) <= 2
-
-
-def test_model_folders_with_gguf_files(tmp_path: Path) -> None:
-    names = ["a.gguf", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf", "in/c.gguf", "in/d.gguf"]
-    (tmp_path / "in").mkdir()
-    for name in names:
-        (tmp_path / name).touch()
-    first = [str(tmp_path / name) for name in names if "00002-of" not in name]
-    assert list(model_folders((str(tmp_path),))) == first
-    assert model_folders((first[0],)) == (first[0],)

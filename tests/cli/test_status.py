@@ -56,7 +56,8 @@ def model(state: ModelState = "ready", **changes: Any) -> ModelFacts:
         for index, name in enumerate(("studio", "tower", "laptop"))
     )
     basis: dict[str, Any] = {"stages": stages, "context": 4096, "lanes": 8, "n_layers": 61}
-    return ModelFacts(DEMO, state, 3, NodeId("n-studio"), **(basis | changes))
+    basis |= {"id": DEMO, "epoch": 3, "steward": NodeId("n-studio")}
+    return ModelFacts(state=state, **(basis | changes))
 
 
 def cluster(*nodes: NodeFacts, models: tuple[ModelFacts, ...] = ()) -> ClusterState:
@@ -128,6 +129,22 @@ def test_a_lost_node_and_a_failed_model() -> None:
     assert len(problems(state)) == 2
 
 
+def test_a_failed_model_has_stages_that_stopped_and_promises_nothing() -> None:
+    left = LeftOut(NodeId("n-laptop"), "it would slow every token down")
+    stages = (Stage(NodeId("n-studio"), "head", Span(0, 61)),)
+    facts = {"stages": stages, "left_out": (left,), "prediction": Prediction(20.0, 0.2)}
+    failed = model("failed", id=ModelId("my model"), reason="no tokenizer.json", **facts)
+    assert render(cluster(STUDIO, models=(failed,))) == [
+        "my model: failed, 61 layers on 1 node, 8 lanes of 4096 tokens",
+        "",
+        "NODE     DEVICE          FREE     LAYERS   BACKEND  LINK  STATE",
+        "studio*  Apple M3 Ultra  171 GiB  [0, 61)  -        -     stopped",
+        "",
+        "# model-failed  my model: no tokenizer.json",
+        "`gangline load 'my model'` tries again",
+    ]
+
+
 def test_two_models_have_a_section_each() -> None:
     alone = (Stage(NodeId("n-tower"), "head", Span(0, 8)),)
     other = ModelFacts(ModelId("other"), "loading", 1, NodeId("n-tower"), alone, progress=0.5)
@@ -162,6 +179,18 @@ def test_models() -> None:
         "`gangline status --watch` shows how it goes on",
     ]
     assert render_models(cluster(studio))[-1] == "`gangline load demo` loads a model"
+
+
+def test_a_long_reason_does_not_widen_the_table_of_models() -> None:
+    reason = (
+        "/models/odd/config.json: architecture `Foo` is not supported. Supported: " + "Bar, " * 40
+    )
+    odd = StoredModel(ModelId("odd"), "/models/odd", "g", 1, "Foo", 0, False, reason)
+    (row,) = (
+        line for line in render_models(cluster(node("a", "A", 1, stored=(odd,)))) if "odd" in line
+    )
+    assert "unsupported: config.json: architecture `Foo` is not supported." in row
+    assert len(row) < 140
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_another_chip_or_a_damaged_cache_measures_anew(tmp_path: Path) -> None:
     write_cache(path, "this chip", Measurement(1e9, "avx2", "2026-11-20"))
     assert read_cache(path, "this chip") == Measurement(1e9, "avx2", "2026-11-20")
     assert read_cache(path, "another chip") is None
-    path.write_text('{"key": "this chip", "measure')
+    path.write_text('{"measurements": {"this chip": {')
     assert read_cache(path, "this chip") is None
 
 
@@ -78,3 +78,16 @@ def test_the_asking_process_stays_light() -> None:
         "sys.exit(bool({'numpy', 'gangline._kernels'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_each_number_of_threads_keeps_its_own(tmp_path: Path) -> None:
+    """`up` and `demo` in turn do not measure anew."""
+    path = tmp_path / "machine.json"
+    kept = {f"{n} threads": Measurement(n * 1e9, "avx2", "2026-11-20") for n in (1, 2)}
+    for key, measurement in kept.items():
+        write_cache(path, key, measurement)
+    assert {key: read_cache(path, key) for key in kept} == kept
+    for n in range(measure.KEEP):
+        write_cache(path, f"key {n}", Measurement())
+    assert read_cache(path, "1 threads") is None, "the oldest make room"
+    assert read_cache(path, "key 0") == Measurement()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gangline.head.requests import ChatMessage, Finished, Sampling, Submit, Tokens
+from gangline.stage.control import Failed
 from gangline.stage.handshake import connect_hop
 from tests.make_checkpoint import make_checkpoint
 from tests.make_tokenizer import BEGIN, END, VOCABULARY, make_tokenizer
@@ -204,6 +205,14 @@ def test_a_stage_tells_its_node_why_it_ends(folder: Path) -> None:
         ring.workers[0].process.kill()
         message = ring.workers[1].expect_failure()
         assert message.error.code == "worker_lost"
+
+
+def test_a_model_without_a_tokenizer_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    ring = Ring(make_checkpoint(tmp_path / "mute", n_layers=N_LAYERS), [], N_LAYERS)
+    message = ring.workers[0].receive()
+    ring.end()
+    assert isinstance(message, Failed), "no progress before it"
+    assert "tokenizer.json" in message.error.message
 
 
 def test_workers_end_with_their_node(folder: Path) -> None:

@@ -59,7 +59,7 @@ def test_soft_cap(path: str, cap: float) -> None:
 def test_special_numbers(path: str) -> None:
     ops = Cpu(1)
     x = np.array([SPECIAL], np.float32)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # infinities and NaN are what is compared
         gated = ops.sigmoid_gate(np.ones_like(x), x)
         np.testing.assert_allclose(gated, 1 / (1 + np.exp(-x)), rtol=1e-6, atol=1e-38)
         np.testing.assert_allclose(ops.soft_cap(x.copy(), 2.0), 2 * np.tanh(x / 2), rtol=1e-6)

@@ -7,8 +7,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gangline.errors import NotFound
 from gangline.facts import NodeId
-from gangline.node.folding import FORGET_DEAD_AFTER_S, Folding, cluster_state
+from gangline.node.folding import FORGET_DEAD_AFTER_S, Folding, cluster_state, model_facts
 from gangline.node.records import ModelRecord, NodeReport
 from tests.node.samples import A, B, C, record_of, report_of, report_with, view_of
 
@@ -115,3 +116,10 @@ def test_a_worker_of_another_load_is_not_ours() -> None:
     older = record_of(A, B, secret=b"o" * 32)
     view = view_of(A, record, report_with(older, 0, "ready"))
     assert view.stages(record)[0].worker is None
+
+
+def test_a_reason_is_two_sentences() -> None:
+    error = NotFound("tokenizer.json does not exist", hint="download the model again").body()
+    record = record_of(A, state="failed", error=error)
+    facts = model_facts(view_of(A, record), record)
+    assert facts.reason == "tokenizer.json does not exist. Download the model again"

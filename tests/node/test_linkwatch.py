@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gangline.facts import Interface, Link, LinkPath, WorkerStats
 from gangline.node import linkwatch
 from gangline.node.folding import View
-from gangline.node.links import EchoResponder
+from gangline.node.links import EchoResponder, PeerBusy, measure_path
 from gangline.node.linkwatch import LinkWatch, link_of, read_links, write_links
 from tests.node.cluster import HARDWARE, run
 from tests.node.samples import A, B, record_of, report_of, report_with, view_of
@@ -36,7 +40,7 @@ def view_with(responder: EchoResponder) -> View:
 def test_a_peer_is_measured_and_the_result_kept(tmp_path: Path, responder: EchoResponder) -> None:
     async def scene() -> tuple[Link, ...]:
         changed = asyncio.Event()
-        watch = LinkWatch(tmp_path, changed.set)
+        watch = LinkWatch(tmp_path, changed.set, threading.Lock())
         watch.follow(view_with(responder))
         await changed.wait()
         await watch.close()
@@ -49,6 +53,72 @@ def test_a_peer_is_measured_and_the_result_kept(tmp_path: Path, responder: EchoR
     assert read_links(tmp_path / "links.json") == (link,)
 
 
+def test_a_busy_peer_is_asked_again_until_it_has_time(
+    tmp_path: Path, responder: EchoResponder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = asyncio.Event()
+    monkeypatch.setattr(linkwatch, "BUSY_AGAIN_S", (0.001, 0.01))
+
+    async def scene() -> tuple[Link, ...]:
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def measure(*arguments: Any) -> LinkPath:
+            try:
+                return measure_path(*arguments)
+            except PeerBusy:
+                loop.call_soon_threadsafe(refused.set)
+                raise
+
+        monkeypatch.setattr(linkwatch, "measure_path", measure)
+        with responder.turn:
+            watch = LinkWatch(tmp_path, changed.set, threading.Lock())
+            watch.follow(view_with(responder))
+            await refused.wait()
+            assert watch.links() == ()
+        await changed.wait()
+        await watch.close()
+        return watch.links()
+
+    assert [link.to for link in run(scene())] == [B]
+
+
+def test_an_unreachable_peer_is_tried_again_soon(
+    tmp_path: Path, responder: EchoResponder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linkwatch, "FAILED_AGAIN_S", (0.001, 0.01))
+    calls = 0
+
+    def measure(*arguments: Any) -> LinkPath:
+        nonlocal calls
+        calls += 1
+        if calls < 4:
+            raise ConnectionRefusedError("not yet")
+        return measure_path(*arguments)
+
+    monkeypatch.setattr(linkwatch, "measure_path", measure)
+
+    async def scene() -> tuple[Link, ...]:
+        changed = asyncio.Event()
+        watch = LinkWatch(tmp_path, changed.set, threading.Lock())
+        watch.follow(view_with(responder))
+        await changed.wait()
+        await watch.close()
+        return watch.links()
+
+    assert [link.to for link in run(scene())] == [B]
+
+
+@given(st.integers(0, 2000), st.floats(0, 1))
+def test_pauses_grow_up_to_a_bound_and_differ(n_tries: int, chance: float) -> None:
+    for first_s, longest_s in (linkwatch.BUSY_AGAIN_S, linkwatch.FAILED_AGAIN_S):
+        pause_s = linkwatch.pause_s((first_s, longest_s), n_tries, chance)
+        assert first_s / 2 <= pause_s <= 1.5 * longest_s
+        assert pause_s <= linkwatch.pause_s((first_s, longest_s), n_tries + 1, chance)
+        assert linkwatch.pause_s((first_s, longest_s), n_tries, 0.0) * (1 + 2 * chance) == (
+            pytest.approx(pause_s)
+        )
+
+
 def test_kept_links_are_shown_until_they_are_measured_anew(
     tmp_path: Path, responder: EchoResponder
 ) -> None:
@@ -56,7 +126,7 @@ def test_kept_links_are_shown_until_they_are_measured_anew(
     write_links(tmp_path / "links.json", [old])
 
     async def scene() -> tuple[Link, ...]:
-        watch = LinkWatch(tmp_path, lambda: None)
+        watch = LinkWatch(tmp_path, lambda: None, threading.Lock())
         assert watch.links() == (), "B is not there"
         record = record_of(B)
         answering = report_with(record, 0, "ready")

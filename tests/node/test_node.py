@@ -68,6 +68,9 @@ def test_load_ready_unload_and_load_again(tiny_model: Path, tmp_path: Path) -> N
                     await node.unload(TINY)
             assert (await first.load(SPREAD)).epoch == 2
             await first.wait_ready(TINY)
+            for _ in range(2):  # again, while it ends: what was asked is done
+                await first.unload(TINY)
+            await until(first, lambda state: not state.models)
 
     run(scene())
 

@@ -8,9 +8,19 @@ import msgspec
 import pytest
 
 from gangline.errors import DoesNotFit, NotFound, UsageError
-from gangline.facts import Gpu, LoadRequest, NodeFacts, Span, WorkerFacts
+from gangline.facts import Gpu, Link, LoadRequest, NodeFacts, Span, WorkerFacts
 from gangline.node.folding import View
-from gangline.node.planning import find_nodes, machine_of, plan_model
+from gangline.node.planning import (
+    GUESSED,
+    find_nodes,
+    machine_of,
+    machines_for,
+    plan_model,
+    predict_again,
+    with_forecast,
+)
+from gangline.plan.advice import Advice
+from gangline.plan.residual import Scale, scale_prediction
 from gangline.plan.solve import GIB, Plan
 from tests.node.samples import COST, MODEL, A, B, C, report_of, view_of
 
@@ -48,6 +58,41 @@ def test_what_no_plan_can_give() -> None:
         plan(view, nodes=("n-x",))
     with pytest.raises(NotFound, match="does not store"):
         plan(view_of(A, None, report_of(A, stored=())))
+
+
+def test_what_was_not_measured_is_not_predicted() -> None:
+    link = Link(B, rtt_us=100.0, gbps=10.0)
+    unknown = view_of(A, None, report_of(A), report_of(B))
+    known = view_of(A, None, report_of(A, links=(link,)), report_of(B))
+    assert plan(unknown, spread=True).prediction is None
+    assert plan(unknown).prediction is not None, "one node needs no link"
+    made = plan(known, spread=True)
+    assert made.prediction is not None
+    assert predict_again(known, MODEL, COST, made) == made.prediction
+    assert predict_again(unknown, MODEL, COST, made) is None
+    assert predict_again(view_of(A, None, report_of(A)), MODEL, COST, made) is None
+    assert GUESSED in forecast(unknown, plan(unknown, spread=True)).why
+    assert GUESSED not in forecast(known, made).why
+
+
+def test_a_corrected_forecast_compares_single_answers_alike() -> None:
+    view = view_of(A, None, report_of(A), report_of(B))
+    made = plan(view)
+    assert made.prediction is not None
+    slower = scale_prediction(made.prediction, Scale(0.5, 0.1))
+    before = forecast(view, made)
+    after = forecast(view, msgspec.structs.replace(made, prediction=slower))
+    assert before.decode_tps and before.runner_up and after.runner_up
+    assert after.decode_tps == pytest.approx(before.decode_tps / 2, rel=1e-3)
+    assert after.runner_up.decode_tps == pytest.approx(before.runner_up.decode_tps / 2, rel=1e-3)
+    assert after.runner_up.decode_tps <= after.decode_tps
+
+
+def forecast(view: View, made: Plan) -> Advice:
+    machines = machines_for(view, MODEL, "f", COST, LoadRequest("tiny"))
+    found = with_forecast(made, view, COST, machines, MODEL, 64).forecast
+    assert found is not None
+    return found
 
 
 def test_a_name_may_mean_several_nodes() -> None:

@@ -10,7 +10,8 @@ import pytest
 from gangline.checkpoint.describe import describe
 from gangline.errors import CheckpointError, NotFound, UsageError
 from gangline.facts import ModelId
-from gangline.node.stored import ModelStore, describe_folder
+from gangline.node import stored as stored_module
+from gangline.node.stored import ModelStore, Stored, describe_folder, models_at
 from tests.engine.fixtures import read_fixture, write_model
 from tests.make_checkpoint import make_checkpoint
 from tests.make_gguf import make_gguf
@@ -63,6 +64,54 @@ def test_new_files_are_seen_at_the_next_scan(tiny_model: Path, tmp_path: Path) -
     shutil.copytree(tiny_model, tmp_path / "models" / "late")
     store.scan()
     assert store.get(ModelId("late")) is not None
+
+
+def test_a_named_folder_is_looked_into_at_each_scan(tiny_model: Path, tmp_path: Path) -> None:
+    """What is copied into a --models-dir of a running node is offered; what is removed is not."""
+    models = tmp_path / "models-dir"
+    models.mkdir()
+    store = ModelStore(tmp_path / "home", [str(models)])
+    store.scan()
+    late = shutil.copytree(tiny_model, models / "late")
+    assert store.scan()
+    assert store.get(ModelId("late")) is not None
+    assert not store.scan(), "nothing is new"
+    weights = late / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert store.scan()
+    damaged = store.get(ModelId("late"))
+    assert damaged is not None and "992 more" in damaged.model.reason
+    shutil.rmtree(late)
+    assert store.scan()
+    assert store.get(ModelId("late")) is None
+
+
+def test_what_did_not_change_is_not_read_again(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ModelStore(tmp_path, [str(tiny_model)])
+    store.scan()
+
+    def never(model: ModelId, folder: Path) -> Stored:
+        raise AssertionError(f"{folder} did not change")
+
+    monkeypatch.setattr(stored_module, "describe_folder", never)
+    assert not store.scan()
+    assert store.get(TINY) is not None
+
+
+def test_models_in_a_folder(tmp_path: Path) -> None:
+    names = ["a.gguf", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf", "in/c.gguf", "in/d.gguf"]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "empty").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+    first = [tmp_path / name for name in names if "00002-of" not in name]
+    assert models_at(tmp_path) == first
+    assert models_at(first[0]) == [first[0]]
+    (tmp_path / "config.json").touch()
+    assert models_at(tmp_path) == [tmp_path], "the folder is a model itself"
+    assert models_at(tmp_path / "none") == [tmp_path / "none"], "to be told as missing"
 
 
 def test_a_broken_folder_is_listed_with_its_reason(tiny_model: Path, tmp_path: Path) -> None:

@@ -50,6 +50,19 @@ def test_another_model_on_the_same_machines_shares_what_is_theirs() -> None:
     assert scale_prediction(TWENTY, None) == TWENTY
 
 
+def test_nodes_in_another_order_share_what_was_learnt() -> None:
+    """Nodes that are alike change places by chance, as their free memory moves."""
+    known = note_measurement((), "f", [A, B], TWENTY, 16.0, DAY)
+    scale = find_scale(known, "f", [B, A])
+    assert scale is not None
+    assert scale.factor == pytest.approx(0.8)
+    assert scale.error == 0.1, "less sure than in the same order"
+    known = note_measurement(known, "f", [B, A], TWENTY, 18.0, DAY)
+    exact = find_scale(known, "f", [B, A])
+    assert exact is not None and exact.factor == pytest.approx(0.9)
+    assert find_scale(known, "f", [A]) is None
+
+
 def test_what_is_known_grows_newest_last_and_not_for_ever() -> None:
     known: tuple[Residual, ...] = ()
     for number in range(KEEP + 10):

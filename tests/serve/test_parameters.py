@@ -142,6 +142,13 @@ def test_true_is_not_one_and_one_is_one() -> None:
     assert refused(logprobs=0).param == "logprobs"
 
 
+def test_a_librarys_words_end_our_sentence() -> None:
+    with pytest.raises(UsageError, match="is not JSON: JSON is malformed"):
+        parse_body(b"\xff", ChatBody)
+    with pytest.raises(UsageError, match="is not JSON: input data was truncated"):
+        parse_body(b"{", ChatBody)
+
+
 def test_tables_do_not_overlap() -> None:
     for kind, neutral in NEUTRAL.items():
         assert not set(kind.__struct_fields__) & (set(neutral) | LABELS)

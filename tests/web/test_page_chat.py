@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from tests.web.pages import ask, expect
-from tests.web.scripted_node import ScriptedNode, answer, chunk
+from tests.web.scripted_node import Json, ScriptedNode, answer, chunk
 
 pytestmark = pytest.mark.browser
+
+
+def ask_and_wait(scripted: ScriptedNode, open_page: Any, chunks: Iterable[Json]) -> Any:
+    """A page that has asked; the last chunk of the answer waits until `holding` is set."""
+    scripted.chunks = list(chunks)
+    scripted.holding.clear()
+    page = open_page(scripted.url).page
+    ask(page, "Count")
+    return page
 
 
 def test_the_rope_moves_as_soon_as_the_first_token_of_this_page_arrives(
     scripted: ScriptedNode, open_page: Any
 ) -> None:
-    scripted.chunks = list(answer("one two", ["n-01"]))
-    scripted.holding.clear()
-    page = open_page(scripted.url).page
-    ask(page, "Count")
+    page = ask_and_wait(scripted, open_page, answer("one two", ["n-01"]))
     expect(page.locator(".rope[data-flowing]")).to_be_visible()
     scripted.holding.set()
     expect(page.locator(".rope[data-flowing]")).to_have_count(0)
@@ -67,12 +74,9 @@ def test_the_answer_is_followed_only_by_those_who_are_at_its_end(
     scripted: ScriptedNode, open_page: Any
 ) -> None:
     lines = [chunk(f"line {number}\n\n") for number in range(60)]
-    scripted.chunks = [*lines, *answer("The end.", ["n-01"])]
-    scripted.holding.clear()
-    page = open_page(scripted.url).page
+    page = ask_and_wait(scripted, open_page, [*lines, *answer("The end.", ["n-01"])])
     log = page.locator(".log")
     from_end = "log => log.scrollHeight - log.scrollTop - log.clientHeight"
-    ask(page, "Count")
     expect(page.locator(".answer")).to_contain_text("The end.")
     assert log.evaluate(from_end) < 48
     log.evaluate("log => { log.scrollTop = 0; }")
@@ -84,10 +88,7 @@ def test_the_answer_is_followed_only_by_those_who_are_at_its_end(
 def test_the_live_region_speaks_once_and_not_per_token(
     scripted: ScriptedNode, open_page: Any
 ) -> None:
-    scripted.chunks = list(answer("one two three four", ["n-01"]))
-    scripted.holding.clear()
-    page = open_page(scripted.url).page
-    ask(page, "Count")
+    page = ask_and_wait(scripted, open_page, answer("one two three four", ["n-01"]))
     expect(page.locator(".answer")).to_contain_text("four")
     expect(page.locator(".spoken")).to_have_text("Answering.")
     assert page.locator(".turn [aria-live], .log[aria-live]").count() == 0

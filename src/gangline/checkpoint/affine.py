@@ -74,7 +74,7 @@ def unpack_some(words: NDArray[np.uint32], bits: int, count: int) -> Codes:
 def cast(numbers: Floats, dtype: str) -> NDArray[np.generic]:
     """float32 as the array that holds the bits of `dtype`; rounds to nearest even."""
     if dtype == "f16":
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # what is too large rounds to infinity
             return numbers.astype(np.float16)
     if dtype == "bf16":
         bits = np.ascontiguousarray(numbers).view(np.uint32).astype(np.uint64)

@@ -56,3 +56,10 @@ BLOCK_TYPES = {
 }
 
 BY_NUMBER = {kind.number: name for name, kind in BLOCK_TYPES.items()}
+
+# What other numbers mean (enum ggml_type): errors name the type, not only its number.
+UNREAD_TYPES = {
+    9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S",
+    22: "IQ2_S", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0",
+    35: "TQ2_0", 40: "NVFP4", 41: "Q1_0",
+}  # fmt: skip

@@ -149,6 +149,7 @@ def _shift(tensor: Tensor, change: Shift) -> Tensor:
 
 
 def _log_of_negative(tensor: Tensor, change: LogOfNegative) -> Tensor:
+    # A file may hold any numbers: those without a logarithm give NaN or an infinity.
     with np.errstate(invalid="ignore", divide="ignore"):
         return dense(tensor.name, np.log(-values(tensor)))
 

@@ -70,7 +70,9 @@ def _groups(part: Part, maps: Maps, at: int, n_groups: int) -> NDArray[np.int64]
         return None
     entry = part.entries[at]
     given = maps.tensor(entry).data.astype(np.int64)
-    if (given == np.arange(columns) // (columns // n_groups)).all():
+    neighbours = np.arange(columns) // (columns // n_groups)
+    # compressed-tensors leaves -1 where no order was chosen.
+    if (given == neighbours).all() or (given == -1).all():
         return None
     if given.min() < 0 or given.max() >= n_groups or columns % ROUNDED.group_size:
         raise CheckpointError(

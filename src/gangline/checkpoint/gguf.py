@@ -16,7 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from gangline.checkpoint.block_types import BLOCK_TYPES, BY_NUMBER
+from gangline.checkpoint.block_types import BLOCK_TYPES, BY_NUMBER, UNREAD_TYPES
 from gangline.checkpoint.faults import REDOWNLOAD, bad_field, damaged
 from gangline.checkpoint.headers import Entry
 from gangline.errors import CheckpointError, NotFound
@@ -289,9 +289,11 @@ class _Reader:
         number = self._number("I", what)
         offset: int = self._number("Q", what)
         if number not in BY_NUMBER:
+            known = UNREAD_TYPES.get(number)
+            kind = f"{known} ({number})" if known else f"{number}, which is not known,"
             raise CheckpointError(
-                f"{self._file}: {what} is of type {number}, which cannot be run",
-                hint=f"Supported: {', '.join(BLOCK_TYPES)}.",
+                f"{self._file}: {what} is of type {kind} and cannot be run",
+                hint=f"Take a file of the same model in one of {', '.join(BLOCK_TYPES)}.",
             )
         return name, BY_NUMBER[number], shape, offset
 

@@ -13,7 +13,7 @@ import msgspec
 
 from gangline.cli.client import Client
 from gangline.cli.common import add_json, add_url, client_of, positive
-from gangline.cli.output import dim, error_text, is_terminal, note
+from gangline.cli.output import command, dim, error_text, is_terminal, note
 from gangline.cli.talk import (
     Line,
     Speed,
@@ -72,7 +72,7 @@ def choose(first: str | None, second: str | None, running: Sequence[str]) -> tup
         return running[0], first
     raise UsageError(
         f"{len(running)} models are running: {', '.join(running)}",
-        hint=f"name one: `gangline chat {running[0]}`",
+        hint=f"name one: {command('chat', running[0])}",
     )
 
 

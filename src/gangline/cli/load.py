@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 
 from gangline.cli.common import add_backend, add_json, add_url, client_of, positive, wait_ready
-from gangline.cli.output import note, table
+from gangline.cli.output import command, note, table
 from gangline.facts import ClusterState, LoadRequest, ModelFacts
 from gangline.node.stored import is_model
+from gangline.plan.solve import DEFAULT_CONTEXT, LANE_CHOICES
 
 LOAD_S = 60.0  # to plan and begin, not to finish
 
@@ -23,8 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on", action="append", metavar="NODE", help="use only this node; may be repeated"
     )
-    parser.add_argument("--context", type=positive, metavar="N", help="tokens per conversation")
-    parser.add_argument("--lanes", type=positive, metavar="N", help="conversations at a time")
+    parser.add_argument(
+        "--context",
+        type=positive,
+        metavar="N",
+        help=f"tokens per conversation (default: {DEFAULT_CONTEXT}, or the model's own limit)",
+    )
+    parser.add_argument(
+        "--lanes",
+        type=positive,
+        metavar="N",
+        help=f"conversations at a time (default: as memory allows, at most {max(LANE_CHOICES)})",
+    )
     parser.add_argument(
         "--spread", action="store_true", help="use every node, even where fewer are faster"
     )
@@ -92,5 +103,5 @@ def render(state: ClusterState, model: ModelFacts) -> list[str]:
     return [
         *table(("NODE", "ROLE", "LAYERS", "WHY"), rows),
         "",
-        f"`gangline chat {model.id}` talks with it",
+        f"{command('chat', model.id)} talks with it",
     ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 
 from gangline.cli.common import add_json, add_url, client_of
 from gangline.cli.output import counted, size, table
 from gangline.cli.status import advice
 from gangline.facts import ClusterState, StoredModel
 
+REASON_WIDTH = 80
 HEADER = ("MODEL", "FAMILY", "LAYERS", "SIZE", "STORED ON", "STATE")
 
 
@@ -28,6 +30,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def unsupported(model: StoredModel) -> str:
+    """Why it cannot run, as much of it as a table has room for; `gangline load` says all of it."""
+    reason = model.reason.replace(f"{model.path}/", "")
+    return f"unsupported: {textwrap.shorten(reason, REASON_WIDTH, placeholder=' …')}"
+
+
 def render(state: ClusterState) -> list[str]:
     """A row for each model, and what to do next."""
     stored: dict[str, tuple[StoredModel, list[str]]] = {}
@@ -42,7 +50,7 @@ def render(state: ClusterState) -> list[str]:
             str(model.n_layers),
             size(model.size_bytes),
             names[0] if len(names) == 1 else counted(len(names), "node"),
-            running.get(model.id, "" if model.supported else f"unsupported: {model.reason}"),
+            running.get(model.id, "" if model.supported else unsupported(model)),
         )
         for _, (model, names) in sorted(stored.items(), key=lambda entry: entry[0])
     ]

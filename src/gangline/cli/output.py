@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -63,6 +64,11 @@ def significant(value: float) -> str:
 def rate(value: float) -> str:
     """A speed: `410`, `21.4`, `0.3`."""
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
+
+
+def command(*words: str) -> str:
+    """A command to type, as `gangline load 'my model'`: names as a shell takes them."""
+    return f"`{shlex.join(('gangline', *words))}`"
 
 
 def counted(n: int, noun: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from gangline.errors import UsageError
 
@@ -43,13 +43,19 @@ def _png(path: Path, svg: str) -> bytes:
             hint=f"install some (fonts-dejavu-core on Debian), or write {path.with_suffix('.svg')}",
             param="plot",
         )
-    data: bytes = render(svg_string=svg, zoom=ZOOM)
-    return data
+    return render(svg_string=svg, zoom=ZOOM)
 
 
-def _rasterizer(path: Path) -> Any:
+class _Rasterizer(Protocol):
+    """What is used of `resvg_py.svg_to_bytes`."""
+
+    def __call__(self, *, svg_string: str, zoom: float = ...) -> bytes: ...
+
+
+def _rasterizer(path: Path) -> _Rasterizer:
     try:
-        return importlib.import_module("resvg_py").svg_to_bytes
+        function: _Rasterizer = importlib.import_module("resvg_py").svg_to_bytes
+        return function
     except ImportError as error:
         raise UsageError(
             "a .png needs the extra `plot`, which is not installed",

@@ -37,10 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="MACHINE",
-        help='machines of the catalogue, as "m3-ultra-512 x4" (default: the live cluster)',
+        help='machines of the catalogue, as "m3-ultra-512 x4", with a link among themselves as '
+        '"m3-ultra-512 x2 @tb5-rdma" (default: the live cluster)',
     )
     parser.add_argument(
-        "--link", metavar="LINK", help='how they are connected: a name, as 10gbe, or "1gbit,0.3ms"'
+        "--link",
+        metavar="LINK",
+        help="how they are connected, groups with a link of their own with the others: a name, as "
+        '10gbe, or "1gbit,0.3ms"',
     )
     parser.add_argument(
         "--bits", type=float, metavar="B", help="bits per weight: 4 (and its scales), 8, 16, 5.5"

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from gangline.errors import UsageError
-from gangline.node.stored import is_model, models_in
+from gangline.node.stored import is_model
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -68,14 +68,15 @@ def check(content: dict[str, Any], source: str) -> Settings:
 
 
 def model_folders(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """Each folder (or GGUF file) that is a model, or the models in it."""
+    """Where models lie: a model, or a folder of them, as an absolute path."""
     found: list[Path] = []
     for name in folders:
         try:
-            folder = Path(name).expanduser().resolve(strict=True)
-            found += [folder] if is_model(folder) else models_in(folder)
+            found.append(Path(name).expanduser().resolve(strict=True))
         except (OSError, RuntimeError, ValueError):  # no such folder, `~nobody`, a NUL
             raise UsageError(
                 f"there is no folder `{name}`", hint="--models-dir names a folder"
             ) from None
+        if not (found[-1].is_dir() or is_model(found[-1])):
+            raise UsageError(f"`{name}` is no model", hint="--models-dir names a folder")
     return tuple(map(str, found))

@@ -14,11 +14,12 @@ from gangline.cli.picture import check_picture, write_picture
 from gangline.cli.plan import DEFAULT_CONTEXT, find_model
 from gangline.errors import DoesNotFit, UsageError
 from gangline.plan import catalog
-from gangline.plan.engines import ENGINES, find_engine
+from gangline.plan.engines import ENGINES, Engine, find_engine
 from gangline.plan.forecast import Wish
 from gangline.plan.market import MODELS_COMPARED, Compared, Limits, Offer, compare, offers
 from gangline.plan.mixes import MOST_OF_A_KIND, mixed_offers
 from gangline.plan.plot import plot_offers
+from gangline.plan.question import ShapeAt
 from gangline.plan.reasons import rate
 
 SHOWN = 20
@@ -31,8 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-tps", type=_amount, metavar="X", help="tokens/s of one answer")
     parser.add_argument("--budget", type=_amount, metavar="USD", help="at most this price")
     parser.add_argument("--max-watts", type=_amount, metavar="W", help="at most this power")
-    parser.add_argument("--context", type=positive, metavar="N", help="tokens per conversation")
-    parser.add_argument("--bits", type=_amount, metavar="B", help="bits per weight")
+    parser.add_argument(
+        "--context",
+        type=positive,
+        metavar="N",
+        help=f"tokens per conversation (default: {DEFAULT_CONTEXT})",
+    )
+    parser.add_argument(
+        "--bits",
+        type=_amount,
+        metavar="B",
+        help="bits per weight (default: the usual ones near 4.5)",
+    )
     parser.add_argument("--engine", default="ours", metavar="NAME", help=", ".join(ENGINES))
     parser.add_argument("--by", choices=ORDERS, default="price", help="what comes first")
     parser.add_argument(
@@ -73,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     if not found:
         raise DoesNotFit(
             f"no machines of the catalogue run {name} at {bits:g} bits within these limits",
-            hint="ask for fewer tokens/s or bits, or give a larger budget",
+            hint=_nearest(shape, bits, engine, wish, limits),
         )
     found.sort(key=lambda offer: _order(options.by, offer))
     title = f"{name} at {bits:g} bits, {context} tokens of context, {engine}"
@@ -117,6 +128,21 @@ def render(title: str, shown: list[Offer], count: int) -> list[str]:
 
 
 _HOST = "Cards are counted with a computer around each four; prices are of their date, predicted."
+
+
+def _nearest(shape: ShapeAt, bits: float, engine: Engine, wish: Wish, limits: Limits) -> str:
+    """What comes closest to limits that no machines keep."""
+    every = offers(shape, bits, engine, wish, Limits())
+    if not every:
+        return "it fits none of them: ask for fewer bits, or a shorter context"
+    quick = [offer for offer in every if offer.decode_tps >= limits.min_tps]
+    if not quick:
+        best = max(every, key=lambda offer: offer.decode_tps)
+        return f"the fastest of all is {best.name}: {rate(best.decode_tps)} tokens/s"
+    best = quick[0]
+    price = f"${best.price_usd:,.0f}" if best.price_usd else "of a price that nobody published"
+    watts = f" and {best.watts:.0f} W" if best.watts and math.isfinite(limits.max_watts) else ""
+    return f"the cheapest that is so fast is {best.name}: {price}{watts}"
 
 
 def _compare(options: argparse.Namespace) -> int:

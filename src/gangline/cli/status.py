@@ -13,6 +13,7 @@ import msgspec
 from gangline.cli.common import add_json, add_url, client_of, watch_states
 from gangline.cli.machines import device_text, render_machines
 from gangline.cli.output import (
+    command,
     counted,
     error_text,
     is_terminal,
@@ -27,6 +28,7 @@ from gangline.facts import (
     ClusterState,
     Link,
     ModelFacts,
+    ModelState,
     NodeFacts,
     NodeId,
     Stage,
@@ -37,6 +39,14 @@ from gangline.hardware.device import seen_by
 EXIT_UNHEALTHY = 3
 HEADER = ("NODE", "DEVICE", "FREE", "LAYERS", "BACKEND", "LINK", "STATE")
 
+# What a stage without a worker is doing, by the state of its model.
+_STAGES: dict[ModelState, str] = {
+    "loading": "starting",
+    "ready": "gone",
+    "recovering": "stopped",
+    "failed": "stopped",
+    "unloading": "stopped",
+}
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -88,10 +98,10 @@ def render(state: ClusterState) -> list[str]:
     for model in state.models:
         rows = list(_stage_rows(state, model))
         if len(state.models) == 1:
-            rows += [_row(state, node, None, None, None) for node in unused]
+            rows += [_row(state, node, None, None, "idle") for node in unused]
         lines += [title(model), *pace(model), "", *table(HEADER, rows), ""]
     if len(state.models) != 1 and (unused or not state.models):
-        rows = [_row(state, node, None, None, None) for node in unused]
+        rows = [_row(state, node, None, None, "idle") for node in unused]
         lines += [*(["no model", ""] if state.models else []), *table(HEADER, rows), ""]
     lines += [f"# {problem}" for problem in (*problems(state), *remarks(state))]
     return [*lines, advice(state)]
@@ -113,6 +123,8 @@ def title(model: ModelFacts) -> str:
 
 def pace(model: ModelFacts) -> list[str]:
     """`one answer: 21.0 tok/s ± 12 % predicted, 21.4 tok/s measured`; nothing where neither is."""
+    if model.state == "failed":
+        return []
     parts = []
     if model.prediction is not None:
         predicted = model.prediction
@@ -134,7 +146,8 @@ def _stage_rows(state: ClusterState, model: ModelFacts) -> Iterator[tuple[str, .
             yield (stage.node, "", "", layers, "", "", "lost")
         else:
             worker = _worker(node, model, stage)
-            yield _row(state, node, previous, stage, worker)
+            work = _STAGES[model.state] if worker is None else _worker_state(worker)
+            yield _row(state, node, previous, stage, work, worker)
         previous = node
 
 
@@ -143,7 +156,8 @@ def _row(
     node: NodeFacts,
     previous: NodeFacts | None,
     stage: Stage | None,
-    worker: WorkerFacts | None,
+    work: str,
+    worker: WorkerFacts | None = None,
 ) -> tuple[str, ...]:
     link = None
     if previous is not None:
@@ -151,7 +165,6 @@ def _row(
     elif stage is None:
         here = next((other for other in state.nodes if other.id == state.node), None)
         link = link_between(here, node) if here is not None else None
-    work = "idle" if stage is None else _worker_state(worker)
     return (
         node.name + ("*" if node.id == state.node else ""),
         device_text(node.hardware),
@@ -191,9 +204,7 @@ def _worker(node: NodeFacts, model: ModelFacts, stage: Stage) -> WorkerFacts | N
     )
 
 
-def _worker_state(worker: WorkerFacts | None) -> str:
-    if worker is None:
-        return "starting"
+def _worker_state(worker: WorkerFacts) -> str:
     if worker.state == "loading":
         return f"loading, {worker.progress:.0%}"
     if worker.state != "ready":
@@ -226,6 +237,7 @@ def remarks(state: ClusterState) -> list[str]:
         *(
             f"left-out  {_name(names, out.node)} has no part of {model.id}: {out.why}"
             for model in state.models
+            if model.state != "failed"
             for out in model.left_out
         ),
     ]
@@ -255,15 +267,15 @@ def advice(state: ClusterState) -> str:
     """The last line: what to do next."""
     ready = _first(model.id for model in state.models if model.state == "ready")
     if ready:
-        return f"`gangline chat {ready}` talks with it"
+        return f"{command('chat', ready)} talks with it"
     failed = _first(model.id for model in state.models if model.state == "failed")
     if failed:
-        return f"`gangline load {failed}` tries again"
+        return f"{command('load', failed)} tries again"
     if state.models:
         return "`gangline status --watch` shows how it goes on"
     stored = _first(model.id for node in state.nodes for model in node.stored if model.supported)
     if stored:
-        return f"`gangline load {stored}` loads a model"
+        return f"{command('load', stored)} loads a model"
     return "`gangline up --models-dir DIR` offers the models of a folder"
 
 

@@ -11,15 +11,15 @@ import msgspec
 from gangline.bench.layout import QUANTS
 from gangline.bench.shapes import SHAPES
 from gangline.cli.common import add_json, positive
-from gangline.cli.output import counted, note, size
+from gangline.cli.output import command, counted, note, size
 from gangline.cli.signals import ending_signals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `gangline synth`."""
     parser.description = (
-        f"{parser.description}. It can be measured with `gangline bench engine`, but not served: "
-        "its weights are random, and it has no tokenizer."
+        f"{parser.description}\n\n"
+        "It is for `gangline bench engine`: without a tokenizer, no node can serve it."
     )
     parser.add_argument("shape", metavar="SHAPE", help=f"one of {', '.join(SHAPES)}")
     parser.add_argument("out", metavar="OUT", help="the folder to make")
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"{written.path}: {written.shape} {written.quant}, {counted(written.n_layers, 'layer')}, "
         f"{size(written.size_bytes)} in {counted(written.n_files, 'file')}\n\n"
-        f"`gangline bench engine --model {written.path}` measures it"
+        f"{command('bench', 'engine', '--model', written.path)} measures it"
     )
     return 0
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gangline.cli.common import add_backend, positive
-from gangline.cli.output import error_text, note
+from gangline.cli.output import command, error_text, note
 from gangline.cli.ports import explain_port, url_at
 from gangline.cli.settings import Settings, model_folders, settings_of
 from gangline.cli.signals import ending_signals
@@ -195,7 +195,7 @@ async def load(node: Node, model: str) -> None:
     except GanglineError as error:
         note(error_text(error))
         return
-    note(f"model `{begun.id}` is ready; `gangline chat {begun.id}` talks with it")
+    note(f"model `{begun.id}` is ready; {command('chat', begun.id)} talks with it")
 
 
 def announce(node: Node, config: NodeConfig, parent_pipe: bool, loads: bool) -> None:

@@ -2,7 +2,8 @@
 
 The measuring itself is `gangline.bench.machine`, run as a process of its own: a node's process
 never loads the engine nor NumPy. The result is kept in `home/machine.json` under a key of chip,
-cores and build, so another chip or build measures anew, and so does an old result.
+cores, threads and build, so another chip or build measures anew, and so does an old result; nodes
+with other threads in turn (`up`, then `demo`) find their own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from gangline.kept import read_kept, write_kept
 TIMEOUT_S = 20.0  # of the process; a frozen machine stays "not measured"
 GPU_TIMEOUT_S = 90.0  # its driver is loaded, and its kernels are compiled, the first time
 OLD_AFTER_DAYS = 30  # drivers, firmware and what else runs here change
+KEEP = 8  # keys of a machine; the oldest make room
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -39,15 +41,17 @@ class Measurement(msgspec.Struct, frozen=True):
     measured_busy: bool = False
     backend: str = ""
     device: str = ""
+    cache_bytes_per_s: float | None = None
+    attention_operations_per_s: float | None = None
+    step_s: float | None = None
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    key: str
-    measurement: Measurement
+    measurements: dict[str, Measurement]  # by key, the newest last
 
 
 def measured_hardware(home: Path, threads: int | None = None, backend: str = "auto") -> Hardware:
-    """This machine with its measurement, kept or new; a new one blocks for about two seconds.
+    """This machine with its measurement, kept or new; a new one blocks for two to four seconds.
 
     `threads` are those that its workers have; None: one for each core. `backend` is theirs, too.
     """
@@ -118,13 +122,19 @@ def _extras() -> list[str]:
 
 def read_cache(path: Path, key: str) -> Measurement | None:
     """The kept measurement; None where there is none for this key or the file is damaged."""
-    kept = read_kept(path, _Kept)
-    return kept.measurement if kept is not None and kept.key == key else None
+    return _read(path).get(key)
 
 
 def write_cache(path: Path, key: str, measurement: Measurement) -> None:
     """Keep a measurement; a folder that cannot be written only costs the next start a second."""
-    write_kept(path, _Kept(key, measurement))
+    others = {one: known for one, known in _read(path).items() if one != key}
+    newest = list((others | {key: measurement}).items())[-KEEP:]
+    write_kept(path, _Kept(dict(newest)))
+
+
+def _read(path: Path) -> dict[str, Measurement]:
+    kept = read_kept(path, _Kept)
+    return kept.measurements if kept is not None else {}
 
 
 def measure_command(home: Path, threads: int | None = None, backend: str = "auto") -> list[str]:

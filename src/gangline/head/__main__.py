@@ -21,10 +21,12 @@ _SWITCH_INTERVAL_S = 0.001
 
 
 def run_head(worker: Worker) -> None:
-    """Open the front, join the ring, answer requests until a hop closes."""
+    """Load, open the front, join the ring, answer requests until a hop closes."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     load, shape = worker.load, worker.checkpoint.shape
+    # Before the weights: a model without a tokenizer is refused at once, not after minutes.
     language = Language(Path(load.path), shape.vocab, frozenset(shape.eos_ids))
+    worker.load_weights()
     front = Front(language, load.context)
     worker.open_ports({Kind.FRONT: front.take_connection})
     ring = worker.join_ring()

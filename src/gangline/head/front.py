@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ class Front:
         self._writers: dict[int, asyncio.StreamWriter] = {}
         self._answers: dict[Key, _Answer] = {}
         self._numbers = itertools.count(1)
-        self._reporting: object = None  # a reference, or the task may be collected
+        self._reporting: Future[None] | None = None  # kept, or the task may be collected
         self._tokens_total = 0
         self._ttft_ms: float | None = None
 

@@ -36,7 +36,7 @@ END_TEXTS = frozenset(
     {
         "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>",
         "<end_of_turn>", "<|end|>", "<|return|>", "<|call|>", "<|END_OF_TURN_TOKEN|>",
-        "<｜end▁of▁sentence｜>", "<|user|>", "<|observation|>",
+        "<｜end▁of▁sentence｜>", "<|user|>", "<|observation|>", "[EOT]",
     }
 )  # fmt: skip
 # Where a model has the second, the first only ends one part of its turn.
@@ -67,6 +67,7 @@ _DEEPSEEK3 = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 
 
 class Words(msgspec.Struct, frozen=True):
@@ -92,6 +93,9 @@ PRE = {
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
     "llama-v3": _LLAMA3,
+    "falcon3": _LLAMA3,
+    "midm-2.0": _LLAMA3,
+    "pixtral": _LLAMA3,
     "smaug-bpe": Words(_LLAMA3.patterns),
     "dbrx": Words(_LLAMA3.patterns),
     "glm4": Words(_LLAMA3.patterns),
@@ -99,17 +103,24 @@ PRE = {
     "qwen2": Words((_WORDS % "",), composed=True),
     "qwen35": Words((_MARKED_WORDS,)),
     "deepseek-r1-qwen": Words((_WORDS % "",)),
+    "kormo": Words((_WORDS % "",)),
     "gpt-2": _PLAIN,
     "phi-2": _PLAIN,
     "mpt": _PLAIN,
     "olmo": _PLAIN,
+    "a.x-4.0": _PLAIN,
+    "gigachat": _PLAIN,
+    "mellum": _PLAIN,
+    "trillion": _PLAIN,
     "smollm": _DIGITS_APART,
     "starcoder": _DIGITS_APART,
     "refact": _DIGITS_APART,
+    "minerva-7b": _DIGITS_APART,
     "command-r": Words(_DIGITS_APART.patterns, composed=True),
     "gpt-4o": _O200K,
     "llama4": _O200K,
     "tekken": Words((_CASED % ("", "") + r"\p{N}|" + _SLASHED_TAIL,), True, True),
+    "deepseek-coder": Words((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}")),
     "deepseek-v3": _BY_DEEPSEEK3,
     "kimi-k2": Words((_KIMI,)),
 }

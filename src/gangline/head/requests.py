@@ -3,8 +3,8 @@
 They travel over one TCP connection per (entry node, head): a handshake (`stage/handshake.py`), then
 frames (`stage/messages.py`). All requests of an entry node share the connection; if it closes, the
 head frees their lanes and the entry fails them.
-The entry node keeps what it would need to ask another head to go on: the request, the prompt's
-token ids (`Accepted`) and the tokens so far (`Tokens`).
+`Accepted` (the prompt's token ids) and `Tokens` carry what another head would need to go on with an
+answer; that is not done yet.
 """
 
 from __future__ import annotations

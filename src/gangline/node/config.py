@@ -36,7 +36,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     scout: bool = True  # find peers by multicast
     threads: int | None = None  # of each worker; None: all cores
     backend: str = "auto"  # of workers whose load names none
-    models: tuple[str, ...] = ()  # model folders besides the bundled demo and home/models
+    models: tuple[str, ...] = ()  # models and folders of such besides the demo and home/models
     hardware: Hardware | None = None  # given where several nodes on one machine measure once
 
 

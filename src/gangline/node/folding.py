@@ -199,4 +199,5 @@ def model_facts(view: View, record: ModelRecord) -> ModelFacts:
 def _reason(error: ErrorBody | None) -> str:
     if error is None:
         return ""
-    return f"{error.message}. {error.hint}" if error.hint else error.message
+    hint = error.hint[:1].upper() + error.hint[1:]
+    return f"{error.message}. {hint}" if hint else error.message

@@ -14,8 +14,8 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TypeVar
 
 import msgspec
 import zenoh
@@ -38,6 +38,7 @@ CALL_TIMEOUT_S = 5.0
 _SNAPSHOT_RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # a newcomer's queryable may lag its token
 
 _T = TypeVar("_T")
+_Declared = zenoh.Queryable[None] | zenoh.Subscriber[None] | zenoh.LivelinessToken
 _CALLS: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call)
 _REPORTS = msgspec.msgpack.Decoder(NodeReport)
 _RECORDS = msgspec.msgpack.Decoder(ModelRecord)
@@ -63,7 +64,8 @@ class Membership:
         self._handlers = handlers
         self._prefix = f"gangline/{config.cluster}"
         self._opened: OpenSession | None = None
-        self._declared: list[Any] = []  # kept, since zenoh undeclares what is collected
+        # Kept, since zenoh undeclares what is collected.
+        self._declared: list[_Declared] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._present: set[str] = set()  # tokens, "<node>/<session>"
@@ -194,8 +196,10 @@ class Membership:
 
     # ---- in the loop
 
-    def _start(self, function: Callable[..., Any], *arguments: object) -> None:
-        task = asyncio.ensure_future(function(*arguments))
+    def _start(
+        self, function: Callable[..., Coroutine[None, None, None]], *arguments: object
+    ) -> None:
+        task = asyncio.create_task(function(*arguments))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,14 +99,18 @@ class Models:
             leaving = previous.state == "unloading"
             raise Conflict(
                 f"`{model}` is already {previous.state}",
-                hint="try again in a moment" if leaving else f"first: gangline unload {model}",
+                hint="try again in a moment"
+                if leaving
+                else f"first: gangline unload {shlex.quote(model)}",
             )
         record = self._steward.begin(self._view(), model, fingerprint, cost, request, previous)
         return model_facts(self._view(), record)
 
     async def unload(self, model: ModelId) -> None:
-        """Have its steward stop a model."""
+        """Have its steward stop a model; nothing to do where another has asked for that already."""
         record = self._loaded(model)
+        if record.state == "unloading":
+            return
         steward = record.steward
         if steward not in self._view().live:
             steward = min(self._view().live)
@@ -121,7 +126,7 @@ class Models:
             running = ", ".join(sorted(self._view().records)) or "none"
             raise NotFound(
                 f"the model `{model}` is not loaded; loaded: {running}",
-                hint=f"load it: gangline load {model}",
+                hint=f"load it: gangline load {shlex.quote(model)}",
                 param="model",
             )
         if record.state != "ready":
@@ -168,7 +173,7 @@ class Models:
 
     def _loaded(self, model: ModelId) -> ModelRecord:
         record = self._view().records.get(model)
-        if record is None or record.state == "unloading":
+        if record is None:
             loaded = ", ".join(sorted(self._view().records)) or "none"
             raise NotFound(f"the model `{model}` is not loaded; loaded: {loaded}")
         return record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gangline.errors import NotFound, UsageError
-from gangline.facts import LoadRequest, ModelId, NodeFacts, NodeId
+from gangline.facts import LoadRequest, ModelId, NodeFacts, NodeId, Prediction
 from gangline.hardware.device import computing_gpu, seen_by
 from gangline.node.folding import View
 from gangline.plan.advice import Advice, LeftOutAdvice, advise
@@ -16,12 +16,15 @@ from gangline.plan.question import Question
 from gangline.plan.shape import ModelCost, bits_of
 from gangline.plan.solve import (
     GIB,
+    UNMEASURED_GBPS,
+    UNMEASURED_RTT_US,
     Machine,
     Plan,
     PlanRequest,
     available_bytes,
     cluster_of,
     plan_spread,
+    predict,
 )
 
 
@@ -57,6 +60,17 @@ def machines_for(
     ]
 
 
+def predict_again(view: View, model: ModelId, cost: ModelCost, plan: Plan) -> Prediction | None:
+    """What a plan promises by what is measured now; None while something in use is not."""
+    facts = {one.id: one for one in view.live_facts()}
+    order = [
+        machine_of(facts[stage.node], model, "") for stage in plan.stages if stage.node in facts
+    ]
+    if len(order) < len(plan.stages):
+        return None
+    return predict(cost, order, [stage.span for stage in plan.stages], plan.context)
+
+
 class ForecastPlan(Plan, frozen=True):
     """The body of `GET /cluster/plan`: the plan, and what to expect of it."""
 
@@ -85,14 +99,41 @@ def with_forecast(
     question = Question(model, lambda _: cost, bits_of(cost), fleet, "ours", wish)
     forecast = advise(question, arrange_as(cost, cluster, spans, wish))
     excluded = [LeftOutAdvice(view.name(m.node), m.excluded) for m in machines if m.excluded]
-    if plan.prediction is not None:  # corrected by what was measured before
-        forecast = msgspec.structs.replace(
-            forecast,
-            decode_tps=round(plan.prediction.decode_tps, 3),
-            decode_tps_error=plan.prediction.error,
-            left_out=(*forecast.left_out, *excluded),
-        )
+    forecast = msgspec.structs.replace(forecast, left_out=(*forecast.left_out, *excluded))
+    if plan.prediction is not None:
+        forecast = _corrected(forecast, plan.prediction)
+    else:
+        forecast = msgspec.structs.replace(forecast, why=(*forecast.why, GUESSED))
     return ForecastPlan(**msgspec.structs.asdict(plan), forecast=forecast)
+
+
+GUESSED = (
+    "Not everything in use was measured yet, and what was not is taken for usual: links for "
+    f"{UNMEASURED_GBPS:g} Gbit/s and {UNMEASURED_RTT_US / 1000:g} ms. Ask again in a moment."
+)
+
+
+def _corrected(forecast: Advice, prediction: Prediction) -> Advice:
+    """The forecast by what was measured before: all single answers alike, so that they compare."""
+    factor = prediction.scale
+    assert forecast.decode_tps is not None, "it is the forecast of a plan"
+    second = forecast.runner_up
+    if second is not None:
+        second = msgspec.structs.replace(second, decode_tps=round(second.decode_tps * factor, 3))
+    return msgspec.structs.replace(
+        forecast,
+        decode_tps=round(forecast.decode_tps * factor, 3),
+        decode_tps_error=prediction.error,
+        stages=tuple(
+            msgspec.structs.replace(stage, ms_per_token=round(stage.ms_per_token / factor, 4))
+            for stage in forecast.stages
+        ),
+        runner_up=second,
+        alternatives=tuple(
+            msgspec.structs.replace(other, decode_tps=round(other.decode_tps * factor, 3))
+            for other in forecast.alternatives
+        ),
+    )
 
 
 MEASURED_LINK = LinkType(
@@ -166,6 +207,9 @@ def machine_of(
         operations_per_s=hardware.operations_per_s,
         layer_s=hardware.layer_s,
         links=facts.links,
+        cache_bytes_per_s=hardware.cache_bytes_per_s,
+        attention_operations_per_s=hardware.attention_operations_per_s,
+        step_s=hardware.step_s,
     )
 
 

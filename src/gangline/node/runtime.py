@@ -102,7 +102,7 @@ class Runtime:
             Handlers(self._on_token, self._on_report, self._on_record, self._on_call),
         )
         left.push_async_callback(self.membership.close)
-        self._links = LinkWatch(config.home, self._changed)
+        self._links = LinkWatch(config.home, self._changed, echo.turn)
         left.push_async_callback(self._links.close)
         self._supervisor = Supervisor(self._changed, self._command)
         left.push_async_callback(self._supervisor.close)
@@ -236,10 +236,11 @@ class Runtime:
         self.view = self.folding.view()
 
     async def _keep_house(self) -> None:
-        """Forget the long dead now and then."""
+        """Forget the long dead now and then, and see which models were copied here or removed."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            if self.folding.forget_dead(time.monotonic()):
+            found = await asyncio.to_thread(self._store.scan)
+            if self.folding.forget_dead(time.monotonic()) or found:
                 self._changed()
 
     def _own_report(self) -> NodeReport:

@@ -16,7 +16,7 @@ import msgspec
 from gangline.errors import GanglineError
 from gangline.facts import LoadRequest, ModelId, NodeId
 from gangline.node.folding import View
-from gangline.node.planning import plan_model
+from gangline.node.planning import plan_model, predict_again
 from gangline.node.reconcile import (
     Fail,
     Forget,
@@ -68,6 +68,7 @@ class Steward:
             if isinstance(action, Wait):
                 if action.again_s is not None:
                     again_s.append(action.again_s)
+                self._foresee(record, view)
                 continue
             following = self._apply(record, action, view)
             log.info("%s, epoch %d: %s", record.id, record.epoch, _describe(action))
@@ -106,6 +107,18 @@ class Steward:
     def unload(self, record: ModelRecord) -> None:
         """Stop a model's workers; it is forgotten when they are gone."""
         self._write(_following(record, state="unloading", error=None))
+
+    def _foresee(self, record: ModelRecord, view: View) -> None:
+        """Predict what could not be predicted yet, as soon as the hops in use are measured."""
+        plan = record.plan
+        if record.steward != self._me or record.state != "ready" or plan.prediction is not None:
+            return
+        predicted = msgspec.structs.replace(
+            plan, prediction=predict_again(view, record.id, record.cost, plan)
+        )
+        if predicted.prediction is not None:
+            corrected = self._residuals.correct(predicted, record.fingerprint)
+            self._write(_following(record, plan=corrected))
 
     def _apply(self, record: ModelRecord, action: ModelAction, view: View) -> ModelRecord:
         match action:

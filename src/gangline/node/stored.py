@@ -1,12 +1,14 @@
 """Which models lie on this machine; reads configs and headers, never weights.
 
 Models are the bundled demo, every folder and GGUF file in `home/models`, and those that the
-configuration names. One that cannot be read is listed with the reason, so that a user sees why it
-is not offered.
+configuration names or that lie in folders that it names. One that cannot be read is listed with the
+reason, so that a user sees why it is not offered. What did not change since the last look is not
+read again, so that looking now and then costs next to nothing.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from gangline.plan.shape import ModelCost, with_layers
 
 DEMO = ModelId("demo")
 
+Stamp = tuple[tuple[str, int, int], ...]  # name, size and time of each file of a model
+
 
 class Stored(msgspec.Struct, frozen=True):
     """A model on this machine and what it costs to run; no cost where it is not supported."""
@@ -38,14 +42,23 @@ class ModelStore:
         self._models_home = home / "models"
         self._named = [Path(folder).expanduser() for folder in folders]
         self._stored: dict[ModelId, Stored] = {}
+        self._read: dict[Path, tuple[Stamp, Stored]] = {}
 
-    def scan(self) -> None:
-        """Look again at every folder; blocks for some milliseconds per model."""
+    def scan(self) -> bool:
+        """Look again at every folder, whether anything is new; some milliseconds per new model."""
         found: dict[ModelId, Stored] = {}
+        read: dict[Path, tuple[Stamp, Stored]] = {}
         for model, folder in self._folders():
             if model not in found:
-                found[model] = describe_folder(model, folder)
-        self._stored = found
+                stamp = stamp_of(folder)
+                known = self._read.get(folder)
+                unchanged = known is not None and stamp and known[0] == stamp
+                stored = known[1] if known and unchanged else describe_folder(model, folder)
+                read[folder] = (stamp, stored)
+                found[model] = stored
+        is_new = found != self._stored
+        self._stored, self._read = found, read
+        return is_new
 
     def add(self, folder: Path) -> ModelId:
         """Offer the model in a folder or GGUF file from now on; raises where none can be run."""
@@ -81,24 +94,46 @@ class ModelStore:
         folders = []
         if demo_model().is_dir():
             folders.append((DEMO, demo_model()))
-        own = models_in(self._models_home) if self._models_home.is_dir() else []
-        return folders + [(model_id(path), path) for path in [*self._named, *own]]
+        named = [path for one in self._named for path in models_at(one)]
+        own = models_in(self._models_home)
+        return folders + [(model_id(path), path) for path in [*named, *own]]
 
 
 def is_model(path: Path) -> bool:
     """Whether a path is one model: a folder with a config, or the (first) file of a GGUF."""
-    return (path / CONFIG_NAME).is_file() or (path.is_file() and is_first_file(path))
+    try:
+        return (path / CONFIG_NAME).is_file() or (path.is_file() and is_first_file(path))
+    except OSError:  # it may not be looked into
+        return False
+
+
+def models_at(path: Path) -> list[Path]:
+    """The model at a path, or the models in it; what is not there is to be told as missing."""
+    return models_in(path) if path.is_dir() and not is_model(path) else [path]
 
 
 def models_in(folder: Path) -> list[Path]:
     """The models in a folder and in the folders inside, which may hold several GGUF files."""
     found: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        if is_model(path):
-            found.append(path)
-        elif path.is_dir():
-            found += sorted(file for file in path.glob(f"*{SUFFIX}") if is_model(file))
+    try:
+        for path in sorted(folder.iterdir()):
+            if is_model(path):
+                found.append(path)
+            elif path.is_dir():
+                found += sorted(file for file in path.glob(f"*{SUFFIX}") if is_model(file))
+    except OSError:  # there is no such folder, or it may not be looked into
+        return found
     return found
+
+
+def stamp_of(path: Path) -> Stamp:
+    """What tells that a model's files changed; a GGUF file may have parts in its folder."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        stats = [(entry.name, entry.stat()) for entry in os.scandir(folder)]
+    except OSError:
+        return ()
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 
 def model_id(path: Path) -> ModelId:

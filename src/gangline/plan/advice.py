@@ -18,7 +18,8 @@ from gangline.plan.forecast import (
     best_throughput,
 )
 from gangline.plan.question import Question
-from gangline.plan.reasons import GIB, gib, missing, reasons
+from gangline.plan.reasons import GIB, gib, reasons
+from gangline.plan.shortfall import missing
 
 SAME = 0.005  # speeds that differ by less are the same
 KWH_USD = 0.15  # of electricity
@@ -90,7 +91,7 @@ def advise(question: Question, given: Arrangement | None = None) -> Advice:
         context=wish.context,
         lanes=wish.lanes,
         prompt=wish.prompt,
-        link=question.fleet.link.id if len(question.fleet.machines) > 1 else "none",
+        link=question.fleet.link_name,
         fits=bool(plans),
     )
     if not plans:
@@ -199,6 +200,6 @@ def slower_with(question: Question, best: Arrangement, index: int) -> str:
     rates = cluster.members[index].rates
     slowest = min(cluster.members[i].rates.bytes_per_s for i in best.used)
     way = cluster.link(best.used[-1], index)
-    hop_ms = 1e-3 * (way.rtt_us / 2 + cluster.engine.hop_us)
+    hop_ms = 1e-3 * (way.rtt_us / 2 + way.per_message_us + cluster.engine.hop_us)
     speed = f"reads {rates.bytes_per_s / 1e9:.3g} GB/s, those in use {slowest / 1e9:.3g} or more"
     return f"would slow each token down: {speed}, and each further hop takes {hop_ms:.2g} ms"

@@ -6,6 +6,7 @@ What a family of models calls its sizes and how it mixes layers is told here, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,7 +19,10 @@ NORM_WEIGHTS_PER_HIDDEN = 2  # two norms a layer, small next to everything else
 # Kernels that a graph launches for a layer's parts, counted in the usual decoders: norm, residual,
 # projections, rope, cache, attention; gate and up, product, down. They stand for the time that a
 # layer takes whatever its size; what one launch costs is fitted for each engine and machine.
-OPERATIONS = {"attention": 9, "latent": 14, "linear": 30, "dense": 5, "experts": 16, "none": 0}
+OPERATIONS = {"attention": 9, "latent": 22, "linear": 26, "dense": 5, "experts": 16, "none": 0}
+NORM_OPERATIONS = 2  # of queries and keys, or behind attention and feed-forward
+_NORMS_QUERIES = re.compile(r"qwen3|gemma[34]|olmo2|minimax_m2|glm4_moe$")
+_NORMS_BEHIND = re.compile(r"gemma|olmo2|glm4$")
 
 
 class Elements(msgspec.Struct, frozen=True):
@@ -122,9 +126,22 @@ def _elements(fields: Fields, kind: str, layer: int) -> Elements:
         window=fields.first("sliding_window", "attention_chunk_size") if kind == "window" else 0,
         state=mixing.state,
         pair=mixing.pair,
-        operations=OPERATIONS[mixing.kind] + OPERATIONS[ffn],
+        operations=_operations(fields, mixing.kind, ffn),
         cache_parts=mixing.parts,
     )
+
+
+def _operations(fields: Fields, mixing: str, ffn: str) -> int:
+    """Kernels of a layer; some families have norms that the usual decoders do not."""
+    family = str(fields.text.get("model_type", ""))
+    count = OPERATIONS[mixing] + OPERATIONS[ffn]
+    if mixing == "attention" and _NORMS_QUERIES.match(family):
+        count += NORM_OPERATIONS
+    if ffn != "none" and _NORMS_BEHIND.match(family):
+        count += NORM_OPERATIONS
+    if ffn == "experts" and fields.text.get("enable_moe_block"):  # a dense block beside them
+        count += OPERATIONS["dense"] + NORM_OPERATIONS
+    return count
 
 
 class _Mixing(NamedTuple):

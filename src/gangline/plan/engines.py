@@ -31,6 +31,7 @@ class ClassFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operation_us: float  # fixed cost of one kernel
     compute_share: float  # of a chip specified at REFERENCE_TFLOPS, at prefill
     compute_power: float  # speed at prefill grows with specified TFLOPS to this power
+    expert_compute: float = 1.0  # arithmetic of experts at prefill, relative to other matrices
 
 
 class EngineFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,19 +41,22 @@ class EngineFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operation_factor: float = 1.0
     compute_factor: float = 1.0
     hop_us: float = 100.0  # of handing a hidden state on, besides the link itself
-    sync_us: float = 100.0  # of an all-reduce, besides the link itself
+    sync_us: float = 100.0  # of an all-reduce over a network, besides the link itself
+    bus_sync_us: float = 15.0  # of one between cards of a computer: a kernel, no message
     syncs_per_layer: int = 2
     fan_out: bool = False  # all-reduces go through one root, not directly
     pipelines: bool = True  # can give machines different layers
     shares: bool = True  # can share each matrix among machines
     overlaps_prompt: bool = False  # stages work on different parts of one prompt at a time
     prompt_rows: int = 512  # tokens of a prompt that a step takes, as most engines cut prompts
+    measured_on: tuple[str, ...] = ()  # classes of hardware that rows of it were published for
 
 
 class ChipFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one chip differs from its class."""
 
     bandwidth_factor: float = 1.0
+    operation_factor: float = 1.0
     compute_factor: float = 1.0
 
 
@@ -97,6 +101,9 @@ class Rates(msgspec.Struct, frozen=True):
     attention_flops_per_s: float
     operation_s: float
     expert_rows: float = 0.0
+    head_s: float = (
+        0.0  # of a head's step besides its matrices; part of `hop_us` where not measured
+    )
 
 
 REFERENCE_TFLOPS = 50.0
@@ -194,13 +201,16 @@ def rates_of(machine: MachineType, engine: Engine, bits: float, fit: Fit | None 
         flops_per_s = REFERENCE_TFLOPS * 1e12 * grown * of_class.compute_share
         flops_per_s *= of_engine.compute_factor * of_chip.compute_factor
         flops_per_s *= common.compute16_factor if dense else 1.0
+    operation_us = of_class.operation_us * of_engine.operation_factor * of_chip.operation_factor
     return Rates(
         bytes_per_s=bytes_per_s,
         cache_bytes_per_s=bytes_per_s * common.cache_share,
         expert_bytes_per_s=bytes_per_s * common.expert_share,
         flops_per_s=flops_per_s,
-        expert_flops_per_s=flops_per_s * (common.expert16_factor if dense else 1.0),
+        expert_flops_per_s=flops_per_s
+        * of_class.expert_compute
+        * (common.expert16_factor if dense else 1.0),
         attention_flops_per_s=flops_per_s * common.attention_share,
-        operation_s=of_class.operation_us * of_engine.operation_factor * 1e-6,
+        operation_s=operation_us * 1e-6,
         expert_rows=common.expert_rows,
     )

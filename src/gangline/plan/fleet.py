@@ -40,6 +40,15 @@ class Fleet(msgspec.Struct, frozen=True):
             counts[machine.id] = counts.get(machine.id, 0) + 1
         return " + ".join(f"{n} x {one}" if n > 1 else one for one, n in counts.items())
 
+    @property
+    def link_name(self) -> str:
+        """`10gbe`; `tb5-rdma, 10gbe` where some have one of their own; `none` of one machine."""
+        n = len(self.machines)
+        if self.measured or n == 1:
+            return self.link.id if n > 1 else "none"
+        pairs = [(a, b) for a in range(n) for b in range(n) if a != b]
+        return ", ".join(dict.fromkeys(self.way(a, b).id for a, b in pairs)) or "none"
+
     def cluster(self, engine: Engine, bits: float, fit: Fit | None = None) -> Cluster:
         """The machines with what `engine` reaches on them at `bits` per weight."""
         fit = fit or published_fit()
@@ -64,20 +73,35 @@ class Fleet(msgspec.Struct, frozen=True):
 
 
 def fleet_of(on: Sequence[str], link: str | None) -> Fleet:
-    """The fleet that words like "m3-ultra-512 x4" name; UsageError, NotFound."""
+    """The fleet that words like "m3-ultra-512 x4" name; UsageError, NotFound.
+
+    "m3-ultra-512 x2 @tb5-rdma" connects the machines of this group with each other; `link`, or the
+    fastest port that all have, connects everything else.
+    """
     machines: list[MachineType] = []
+    groups: list[tuple[int, LinkType | None]] = []  # of each machine: its group, and what it uses
     for words in on:
         for part in words.split(","):
             if not part.strip():
                 continue
-            name, count = _counted(part.strip())
+            text, _, inside = part.strip().partition("@")
+            name, count = _counted(text.strip())
             machine = catalog.machine(name)
+            own = link_of(inside.strip()) if inside.strip() else None
+            groups += [(len(groups), own)] * count
             machines += [machine] * count
     if not machines:
         raise UsageError("no machines are named", hint='use --on "m3-ultra-512 x4"', param="on")
     if len(machines) > MAX_MACHINES:
         raise UsageError(f"{len(machines)} machines are more than {MAX_MACHINES}", param="on")
-    return Fleet(tuple(machines), link_of(link) if link else usual_link(machines))
+    between = link_of(link) if link else usual_link(machines)
+    ways: tuple[tuple[LinkType, ...], ...] = ()
+    if any(own for _, own in groups):
+        ways = tuple(
+            tuple(own if own and group == other else between for other, _ in groups)
+            for group, own in groups
+        )
+    return Fleet(tuple(machines), between, ways=ways)
 
 
 def mixed_fleet(some: Sequence[MachineType], others: Sequence[MachineType]) -> Fleet:

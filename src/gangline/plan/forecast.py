@@ -25,8 +25,11 @@ from gangline.plan.cost import (
     hidden_bytes,
     hop_seconds,
     layer_work,
+    pipelined_seconds,
     prompt_steps,
     seconds,
+    window_seconds,
+    wire_seconds,
 )
 from gangline.plan.device import Device, Route
 from gangline.plan.engines import EngineFit, Rates
@@ -319,6 +322,21 @@ def _hops(
     ]
 
 
+def _wires(
+    model: ModelCost, cluster: Cluster, stages: Sequence[StageForecast], step: Step
+) -> list[float]:
+    """Of each hop, the seconds for which its bytes keep the link busy."""
+    if len(stages) == 1:
+        return []
+    sizes = [hidden_bytes(model, step)] * (len(stages) - 1)
+    sizes.append(hidden_bytes(model, Step(1, step.lanes, step.depth)))  # the last rows go home
+    ring = pairwise((*stages, stages[0]))
+    return [
+        wire_seconds(n_bytes, cluster.link(a.members[0], b.members[0]))
+        for n_bytes, (a, b) in zip(sizes, ring, strict=True)
+    ]
+
+
 def _times(
     model: ModelCost, cluster: Cluster, stages: Sequence[StageForecast], step: Step
 ) -> list[float]:
@@ -331,18 +349,20 @@ def _times(
 def _prompt_seconds(
     model: ModelCost, cluster: Cluster, stages: Sequence[StageForecast], wish: Wish
 ) -> float:
-    """Until the first token; stages of ours work on different parts of the prompt at a time."""
-    total, slowest = 0.0, 0.0
-    for i, step in enumerate(prompt_steps(wish.prompt, 0, cluster.engine.prompt_rows)):
-        times = _times(model, cluster, stages, step)
-        hops = _hops(model, cluster, stages, step)
-        overlaps = cluster.engine.overlaps_prompt or _is_bus(cluster, stages)
-        if i == 0 or not overlaps:
-            total += sum(times) + sum(hops)
-        else:
-            slowest = max((*times, *hops))
-            total += slowest
-    return total
+    """Until the first token; stages of ours work on different parts of the prompt at a time.
+
+    Nobody asked anything for a while before: the first step finds the links' windows closed.
+    """
+    steps = prompt_steps(wish.prompt, 0, cluster.engine.prompt_rows)
+    times = [_times(model, cluster, stages, step) for step in steps]
+    hops = [_hops(model, cluster, stages, step) for step in steps]
+    for i, (a, b) in enumerate(pairwise(stages)):
+        way = cluster.link(a.members[0], b.members[0])
+        hops[0][i] += window_seconds(hidden_bytes(model, steps[0]), way)
+    if not cluster.engine.overlaps_prompt and not _is_bus(cluster, stages):
+        return sum(map(sum, times)) + sum(map(sum, hops))
+    wires = [_wires(model, cluster, stages, step) for step in steps]
+    return pipelined_seconds(times, hops, wires)
 
 
 def _is_bus(cluster: Cluster, stages: Sequence[StageForecast]) -> bool:

@@ -1,17 +1,15 @@
-"""Why a plan is as it is, in words: what fits, what limits it, what would help, what is missing."""
+"""Why a plan is as it is, in words: what fits, what limits it, what would help."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import msgspec
 
 from gangline.plan import catalog
 from gangline.plan.alternatives import WORTH
-from gangline.plan.engines import published_fit
-from gangline.plan.fleet import Fleet
-from gangline.plan.forecast import WORKER_BYTES, Arrangement, Wish, arrange
+from gangline.plan.engines import class_of, published_fit
+from gangline.plan.forecast import Arrangement, arrange
 from gangline.plan.question import Question
 
 GIB = 1 << 30
@@ -30,8 +28,10 @@ def reasons(question: Question, plans: Sequence[Arrangement]) -> list[str]:
         f"of cache for {lanes} of {wish.context} tokens, in {gib(have)} that models can have."
     ]
     found += _division(question, best)
-    found.append(_limit(question, best))
-    found += _help(question, best)
+    limit = _limit(best)
+    found.append(f"What limits it is {_LIMITS[limit[0]].format(limit[1])}.")
+    found += _help(question, best, limit[0])
+    found += _unmeasured(question, best)
     fit = published_fit().errors[question.engine]
     error = fit.decode if len(best.used) == 1 else fit.cluster
     base = "what was measured of the machines" if question.fleet.measured else "specifications"
@@ -50,12 +50,13 @@ def _division(question: Question, best: Arrangement) -> list[str]:
     found = []
     if best.parallel == "pipeline":
         members = question.cluster.members
-        each = ", ".join(
-            sorted({f"{members[i].rates.bytes_per_s / 1e9:.3g} GB/s" for i in best.used})
-        )
+        speeds = sorted({f"{members[i].rates.bytes_per_s / 1e9:.3g}" for i in best.used}, key=float)
+        each = f"{speeds[0]} GB/s of one machine"
+        if len(speeds) > 1:
+            each = f"{', '.join(speeds[:-1])} or {speeds[-1]} GB/s of the machine that it is in"
         found.append(
             f"The memory of {n} machines adds up, their speed does not: a token passes one after "
-            f"the other, so it is read at the {each} of one machine, not at the sum of all."
+            f"the other, so it is read at the {each}, not at the sum of all."
         )
         machines = question.fleet.machines
         if len({one.id for one in machines}) == 1 and not question.fleet.measured:
@@ -79,26 +80,51 @@ def _division(question: Question, best: Arrangement) -> list[str]:
     return found
 
 
-def _limit(question: Question, best: Arrangement) -> str:
-    total = best.token_s
+_LIMITS = {
+    "reading": "memory bandwidth: reading the weights takes {:.0%} of a token's time",
+    "attending": "the context: reading and attending to it takes {:.0%} of a token's time",
+    "launching": "the number of kernels, not their size: starting them takes {:.0%} of a "
+    "token's time, so faster memory would help little",
+    "network": "the link: the network takes {:.0%} of a token's time",
+}
+# What would help where nothing that can be bought besides would.
+_OTHERWISE = {
+    "reading": "More machines of the kind would not make one answer faster, faster memory would.",
+    "attending": "More machines of the kind would not make one answer faster; a shorter context "
+    "or faster memory would.",
+    "launching": "More machines of the kind would not make one answer faster; a model of fewer "
+    "layers or experts would, or several conversations at a time, which share that cost.",
+    "network": "What would help most is a link that answers sooner; more machines would not.",
+}
+
+
+def _limit(best: Arrangement) -> tuple[str, float]:
+    """What takes most of a token's time, a key of _LIMITS, and the share that it takes."""
     shares = {
-        "reading": sum(stage.reading_s for stage in best.stages) / total,
-        "attending": sum(stage.attending_s for stage in best.stages) / total,
-        "launching": sum(stage.launching_s for stage in best.stages) / total,
-        "network": (best.hops_s + sum(stage.syncing_s for stage in best.stages)) / total,
+        "reading": sum(stage.reading_s for stage in best.stages) / best.token_s,
+        "attending": sum(stage.attending_s for stage in best.stages) / best.token_s,
+        "launching": sum(stage.launching_s for stage in best.stages) / best.token_s,
+        "network": (best.hops_s + sum(stage.syncing_s for stage in best.stages)) / best.token_s,
     }
-    most = max(shares, key=lambda name: shares[name])
-    text = {
-        "reading": "memory bandwidth: reading the weights takes {:.0%} of a token's time",
-        "attending": "the context: reading and attending to it takes {:.0%} of a token's time",
-        "launching": "the number of kernels, not their size: starting them takes {:.0%} of a "
-        "token's time, so faster memory would help little",
-        "network": "the link: the network takes {:.0%} of a token's time",
-    }[most]
-    return f"What limits it is {text.format(shares[most])}."
+    return max(shares.items(), key=lambda item: item[1])
 
 
-def _help(question: Question, best: Arrangement) -> list[str]:
+def _unmeasured(question: Question, best: Arrangement) -> list[str]:
+    """A warning where nobody published a speed of the engine on such hardware."""
+    on = published_fit().engines[question.engine].measured_on
+    if question.fleet.measured or not on:
+        return []
+    machines = {question.fleet.machines[i] for i in best.used}
+    unknown = sorted({one.chip for one in machines if class_of(one.chip, one.kind) not in on})
+    if not unknown:
+        return []
+    return [
+        f"No published measurement of {question.engine} on {', '.join(unknown)} is among those "
+        "that this rests on: the engine may be slower there, or not run at all."
+    ]
+
+
+def _help(question: Question, best: Arrangement, limit: str) -> list[str]:
     """The change that would make answers fastest, of those that are worth it."""
     found: list[tuple[float, str]] = []
 
@@ -119,58 +145,14 @@ def _help(question: Question, best: Arrangement) -> list[str]:
                 fleet = msgspec.structs.replace(question.fleet, link=link)
                 consider(msgspec.structs.replace(question, fleet=fleet), f"{link.name}")
     sharing = question.cluster.engine.shares and question.wish.parallel == "auto"
-    if sharing and len(question.fleet.machines) <= 8:
+    if sharing and len(question.fleet.machines) <= 8 and not question.fleet.ways:
         doubled = msgspec.structs.replace(
             question.fleet, machines=question.fleet.machines + question.fleet.machines
         )
         consider(msgspec.structs.replace(question, fleet=doubled), "Twice as many machines")
     if found:
         return ["What would help most: " + max(found)[1]]
-    network_s = best.hops_s + sum(stage.syncing_s for stage in best.stages)
-    if network_s > best.token_s / 2:
-        return ["What would help most is a link that answers sooner; more machines would not."]
-    return ["More machines of the kind would not make one answer faster, faster memory would."]
-
-
-def missing(question: Question) -> list[str]:
-    """What does not fit, and what would be enough."""
-    model, wish, machines = question.model, question.wish, question.fleet.machines
-    cache = wish.lanes * sum(layer.cache_bytes(wish.context) for layer in model.layer_costs)
-    needed = model.weight_bytes + cache + WORKER_BYTES
-    have = sum(one.usable_bytes for one in machines)
-    n = len(machines)
-    who = f"the {n} machines have" if n > 1 else f"{machines[0].name} has"
-    found = [
-        f"It does not fit: it needs {gib(needed)} ({gib(model.weight_bytes)} of weights at "
-        f"{question.bits:g} bits, {gib(cache)} of cache), {who} {gib(have)} that models can have."
-    ]
-    if have >= needed:
-        found[0] += " Together that would be enough, but the pieces do not fit each machine."
-    for bits in (4.5, 3.5, 2.5):
-        if bits < question.bits:
-            other = msgspec.structs.replace(question, bits=bits)
-            if arrange(other.model, other.cluster, wish):
-                size = gib(other.model.weight_bytes + cache)
-                found.append(f"At {bits:g} bits per weight it needs {size} and fits.")
-                break
-    kind = max(machines, key=lambda one: one.usable_bytes)
-    for count in range(n + 1, 65):
-        fleet = Fleet((kind,) * count, question.fleet.link)
-        enough = needed + (count - 1) * WORKER_BYTES <= count * kind.usable_bytes
-        if enough and arrange(
-            model, fleet.cluster(question.engine, question.bits), _pipeline(wish)
-        ):
-            found.append(f'{count} of {kind.name} would be enough (`--on "{kind.id} x{count}"`).')
-            break
-    alone = [one for one in catalog.machines() if one.usable_bytes >= needed * 1.01]
-    if alone:
-        smallest = min(alone, key=lambda one: (one.price_usd or math.inf, one.usable_bytes))
-        found.append(f"One {smallest.name} would hold it (`--on {smallest.id}`).")
-    return found
-
-
-def _pipeline(wish: Wish) -> Wish:
-    return msgspec.structs.replace(wish, parallel="pipeline")
+    return [_OTHERWISE[limit]]
 
 
 def gib(n_bytes: float) -> str:

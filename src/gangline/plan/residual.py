@@ -1,8 +1,9 @@
 """What predictions were wrong by, so that the next one is better; pure.
 
 A residual is measured speed over predicted speed, kept for a model on machines in their order. The
-next prediction of the same is multiplied by it; one of another model on these machines by what they
-have in common, because most of an error is the machines'.
+next prediction of the same is multiplied by it; one in another order, which nodes alike take by
+chance, or of another model on these machines by what those have in common, because most of an error
+is the machines'.
 """
 
 from __future__ import annotations
@@ -65,10 +66,12 @@ def find_scale(
 ) -> Scale | None:
     """What earlier loads teach of this one; None where nothing was measured on these machines."""
     order = tuple(machines)
-    here = [one for one in known if one.machines == order]
-    for one in here:
-        if one.fingerprint == fingerprint:
+    same = [one for one in known if set(one.machines) == set(order)]
+    ours = [one for one in same if one.fingerprint == fingerprint]
+    for one in ours:
+        if one.machines == order:
             return Scale(one.ratio, max(one.error / 2, SETTLED_ERROR))
+    here = ours or [one for one in same if one.machines == order] or same
     if not here:
         return None
     logs = [math.log(one.ratio) for one in here]

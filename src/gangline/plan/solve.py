@@ -21,6 +21,7 @@ import msgspec
 from gangline.errors import DoesNotFit
 from gangline.facts import LeftOut, Link, NodeId, Prediction, Role, Span, Stage
 from gangline.plan.catalog import LinkType
+from gangline.plan.cost import hop_seconds
 from gangline.plan.elements import OPERATIONS
 from gangline.plan.engines import EngineFit, Rates, published_fit
 from gangline.plan.forecast import (
@@ -40,6 +41,7 @@ RESERVE_MIN_BYTES = 256 << 20
 DEFAULT_CONTEXT = 4096  # tokens, where the request names none and the model allows it
 UNMEASURED_BYTES_PER_S = 10e9  # where no node was measured, their order is all that counts
 UNMEASURED_GBPS, UNMEASURED_RTT_US = 0.9, 300.0  # of a link: a common network
+HEAD_SHARE = 0.5  # of `step_s`: samples and tells of tokens, with caches that did not wait
 SAME = 1.02  # times that differ by less are the same
 LANE_CHOICES = (32, 16, 8, 4, 2, 1)  # tried in this order where the request names none
 
@@ -55,6 +57,9 @@ class Machine(msgspec.Struct, frozen=True):
     operations_per_s: float | None = None  # of a prompt's rows, measured
     layer_s: float | None = None  # what a layer takes whatever its size, measured
     links: tuple[Link, ...] = ()  # from this node, as far as they were measured
+    cache_bytes_per_s: float | None = None  # of keys and values, measured
+    attention_operations_per_s: float | None = None  # measured
+    step_s: float | None = None  # of a step that comes over a hop, besides its layers, measured
 
 
 class PlanRequest(msgspec.Struct, frozen=True):
@@ -74,7 +79,7 @@ class Plan(msgspec.Struct, frozen=True):
     context: int
     lanes: int
     why: str = ""
-    prediction: Prediction | None = None  # None: nothing was predicted
+    prediction: Prediction | None = None  # None: a machine or hop in use was not measured yet
 
 
 def plan_spread(model: ModelCost, machines: Iterable[Machine], request: PlanRequest) -> Plan:
@@ -93,18 +98,28 @@ def plan_spread(model: ModelCost, machines: Iterable[Machine], request: PlanRequ
             Stage(machine.node, _role(i), span, sizes.explain(machine, span, i == 0))
             for i, (machine, span) in enumerate(zip(order, spans, strict=True))
         )
-        known_order = [*order, *(machine for machine in usable if machine not in order)]
-        timed = arrange_as(
-            model, cluster_of(known_order), [(s.start, s.end) for s in spans], Wish(context)
-        )
-        error = published_fit().errors["ours"]
-        prediction = Prediction(
-            decode_tps=timed.decode_tps, error=error.decode if len(order) == 1 else error.cluster
-        )
         left = tuple(excluded + left_out)
+        prediction = predict(model, order, spans, context)
         return Plan(stages, left, context, sizes.lanes, why, prediction)
     least = Sizes(model, context, request.lanes or LANE_CHOICES[-1])
     raise _does_not_fit(least, usable, excluded)
+
+
+def predict(
+    model: ModelCost, order: Sequence[Machine], spans: Sequence[Span], context: int
+) -> Prediction | None:
+    """How fast one answer will be; None where a machine or hop was not measured: no guesses."""
+    hops = [(a, b) for a, b in pairwise([*order, order[0]]) if a is not b]
+    if not all(machine.read_bytes_per_s for machine in order):
+        return None
+    if not all(_is_measured(a, b) for a, b in hops):
+        return None
+    cuts = [(span.start, span.end) for span in spans]
+    timed = arrange_as(model, cluster_of(order), cuts, Wish(context))
+    error = published_fit().errors["ours"]
+    return Prediction(
+        decode_tps=timed.decode_tps, error=error.decode if len(order) == 1 else error.cluster
+    )
 
 
 class Sizes:
@@ -212,12 +227,13 @@ def _rates(machine: Machine, default_bytes_per_s: float) -> Rates:
     rate = machine.operations_per_s or math.inf
     return Rates(
         bytes_per_s=reads,
-        cache_bytes_per_s=reads,
+        cache_bytes_per_s=machine.cache_bytes_per_s or reads,
         expert_bytes_per_s=reads,
         flops_per_s=rate,
         expert_flops_per_s=rate,
-        attention_flops_per_s=rate,
+        attention_flops_per_s=machine.attention_operations_per_s or rate,
         operation_s=(machine.layer_s or 0.0) / (OPERATIONS["attention"] + OPERATIONS["dense"]),
+        head_s=HEAD_SHARE * (machine.step_s or 0.0),
     )
 
 
@@ -228,15 +244,26 @@ def _way(start: Machine, end: Machine) -> LinkType:
     rtts = [link.rtt_us for link in (forth, back) if link is not None and link.rtt_us is not None]
     speeds = [link.gbps for link in (forth, back) if link is not None and link.gbps]
     kind = forth.kind if forth is not None else None
+    usual_us = engine_of_ours().hop_us  # is added to every hop; what `end` really takes is known
+    own_us = usual_us if end.step_s is None else end.step_s * 1e6
     return LinkType(
         id=f"{start.node}-{end.node}",
         name="measured" if forth else "not measured",
         kind="wifi" if kind == "wifi" else "thunderbolt" if kind == "thunderbolt" else "ethernet",
         gbps=speeds[0] if speeds else UNMEASURED_GBPS,
         rtt_us=rtts[0] if rtts else UNMEASURED_RTT_US,
-        per_message_us=0.0,
+        per_message_us=own_us - usual_us,
         source="measured between the nodes",
     )
+
+
+def _is_measured(start: Machine, end: Machine) -> bool:
+    """Whether the way between two nodes was measured, in either direction."""
+    links = [
+        *(link for link in start.links if link.to == end.node),
+        *(link for link in end.links if link.to == start.node),
+    ]
+    return any(link.rtt_us is not None for link in links)
 
 
 def _fastest(
@@ -285,12 +312,10 @@ def _why_not(
     if not sizes.fits(machine, Span(layer, layer + 1), False):
         return _no_room(sizes, machine, layer)
     ring = [ranked.index(order[-1]), ranked.index(machine), ranked.index(order[0])]
-    hops_ms = (
-        sum(cluster.link(a, b).rtt_us / 2 + cluster.engine.hop_us for a, b in pairwise(ring)) * 1e-3
-    )
+    hops_s = sum(hop_seconds(0, cluster.link(a, b), cluster.engine) for a, b in pairwise(ring))
     speed = machine.read_bytes_per_s
     reads = f", and it reads {speed / 1e9:.1f} GB/s" if speed else ""
-    return f"not needed: {why}, by {hops_ms:.2g} ms to it and on{reads}"
+    return f"not needed: {why}, by {hops_s * 1e3:.2g} ms to it and on{reads}"
 
 
 def _no_room(sizes: Sizes, machine: Machine, layer: int) -> str:

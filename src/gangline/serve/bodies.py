@@ -87,5 +87,5 @@ def invalid(message: str) -> UsageError:
 
 
 def lower_first(text: str) -> str:
-    """A message of a library as the end of a sentence."""
-    return text[:1].lower() + text[1:]
+    """A message of a library as the end of a sentence; `JSON is …` stays as it is."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

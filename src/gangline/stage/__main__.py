@@ -11,7 +11,8 @@ from gangline.stage.worker import Ring, Worker, run_worker
 
 
 def run_stage(worker: Worker) -> None:
-    """Open the ports, join the ring, run steps until a hop closes."""
+    """Load, open the ports, join the ring, run steps until a hop closes."""
+    worker.load_weights()
     worker.open_ports({})
     ring = worker.join_ring()
     assert ring is not None, "a stage has neighbours; a model on one worker is a head alone"

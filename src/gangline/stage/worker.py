@@ -83,11 +83,18 @@ class NodeLink:
 
 
 class Worker:
-    """A worker whose weights are in memory; made by `run_worker`."""
+    """A worker that has been told its stage and has opened the checkpoint; made by `run_worker`."""
+
+    decoder: Decoder  # once `load_weights` has returned
 
     def __init__(self, node: NodeLink, load: Load) -> None:
         self.node, self.load = node, load
         self.checkpoint = open_checkpoint(load.path)
+        self._upstream: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+
+    def load_weights(self) -> None:
+        """Bring the weights of the span into memory: what may take minutes, after all else."""
+        node, load = self.node, self.load
         self.decoder = Decoder(
             self.checkpoint,
             open_backend(load.backend, load.threads),
@@ -97,7 +104,6 @@ class Worker:
             lanes=load.lanes,
             progress=_throttled(lambda fraction: node.send(Progress(fraction))),
         )
-        self._upstream: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
 
     def open_ports(self, receivers: Mapping[Kind, Receiver]) -> None:
         """Listen for the previous stage and for `receivers`, and tell the node the addresses."""

@@ -80,7 +80,7 @@ def _torch_has_gpu() -> bool:
         return False
     try:
         import torch
-    except (ImportError, OSError):
+    except (ImportError, OSError):  # installed, but nothing that could be loaded
         return False
     return bool(torch.cuda.is_available() or torch.xpu.is_available())
 
