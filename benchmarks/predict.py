@@ -42,7 +42,7 @@ from gangline.node.config import DEFAULT_PORT
 from gangline.paths import demo_model
 
 MODEL = "predict"
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
     "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 4096, "vocab_size": 8192,
     "max_position_embeddings": 2048, "bos_token_id": None, "eos_token_id": 1023,
@@ -106,16 +106,21 @@ def measure_link(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A row for each number of nodes, and what the nodes chose."""
     link = {"gbps": gbps, "rtt_ms": rtt_ms}
-    before = run_measurement(folder, 1)
+    before = measured(folder)
     with started(folder, model, gbps, rtt_ms, before) as ask:
         rows = [link | compare(ask, count, *prompt) for count in range(1, NODES + 1)]
         choice = choose(ask, [row["decode_tps"] for row in rows])
-    after = run_measurement(folder, 1)
+    after = measured(folder)
     speeds = {
         "read_gbps": [round((one.read_bytes_per_s or 0) / 1e9, 1) for one in (before, after)],
         "gflops": [round((one.operations_per_s or 0) / 1e9, 1) for one in (before, after)],
     }
     return rows, link | choice | speeds
+
+
+def measured(folder: Path) -> Measurement:
+    """What one thread of this machine does now."""
+    return run_measurement(folder, 1, "auto", WAIT_S)
 
 
 def is_steady(choice: dict[str, Any]) -> bool:

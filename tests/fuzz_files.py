@@ -55,12 +55,50 @@ QUANTIZED: dict[str, tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]
             ".scales": ("float16", (2, 16)),
         },
     ),
+    "gptq 3 bits": (
+        {"bits": 3, "desc_act": True},
+        {
+            ".qweight": ("int32", (6, 32)),
+            ".qzeros": ("int32", (2, 3)),
+            ".scales": ("float16", (2, 32)),
+            ".g_idx": ("int32", (64,)),
+        },
+    ),
+    "awq gemv": (
+        {"bits": 4, "version": "gemv"},
+        {
+            ".qweight": ("int32", (16, 8)),
+            ".qzeros": ("int32", (16, 2)),
+            ".scales": ("float16", (16, 16)),
+        },
+    ),
     "compressed-tensors": (
         {
             "format": "pack-quantized",
             "config_groups": {"group_0": {"weights": {"num_bits": 4}}},
         },
-        {".weight_packed": ("int32", (16, 8)), ".weight_scale": ("float16", (16, 2))},
+        {
+            ".weight_packed": ("int32", (16, 8)),
+            ".weight_scale": ("float16", (16, 2)),
+            ".weight_zero_point": ("int32", (2, 2)),
+            ".weight_g_idx": ("int32", (64,)),
+        },
+    ),
+    "compressed-tensors int8": (
+        {"format": "int-quantized"},
+        {
+            ".weight": ("int8", (16, 64)),
+            ".weight_scale": ("float32", (16, 1)),
+            ".weight_zero_point": ("int8", (16, 1)),
+        },
+    ),
+    "compressed-tensors nvfp4": (
+        {"format": "nvfp4-pack-quantized"},
+        {
+            ".weight_packed": ("uint8", (16, 32)),
+            ".weight_scale": ("uint8", (16, 4)),
+            ".weight_global_scale": ("float32", (1,)),
+        },
     ),
     "fp8": (
         {"weight_block_size": [128, 128]},
@@ -126,15 +164,17 @@ def quantized(folder: Path) -> list[Path]:
     """Models of one quantized matrix each, whose bits mean nothing."""
     made = []
     for name, (config, shapes) in QUANTIZED.items():
-        extra = {"quantization_config": {"quant_method": name, **config}}
+        method = name.partition(" ")[0]
+        extra = {"quantization_config": {"quant_method": method, **config}}
         made.append(make_checkpoint(folder / name, n_layers=1, extra=extra))
         arrays = {
-            f"model.layers.0.mlp.up_proj{end}": np.full(shape, 3, kind)
+            f"model.layers.0.mlp.up_proj{end}": np.full(shape, 1, kind)
             for end, (kind, shape) in shapes.items()
         }
-        dtypes = dict.fromkeys(arrays, "F8_E4M3") if name == "fp8" else {}
-        dtypes = {at: kind for at, kind in dtypes.items() if at.endswith(".weight")}
+        end = {"fp8": ".weight", "compressed-tensors nvfp4": ".weight_scale"}.get(name)
+        dtypes = {at: "F8_E4M3" for at in arrays if end is not None and at.endswith(end)}
         write_safetensors(made[-1] / WEIGHTS, arrays, dtypes)
+        read_all(made[-1])  # whole, it is sound
     return made
 
 

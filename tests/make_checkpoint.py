@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 KINDS = ("f32", "f16", "bf16", "q4", "q8")
 _FORMAT_NAMES = {
     "float32": "F32", "float16": "F16", "uint16": "BF16", "uint8": "U8", "uint32": "U32",
-    "int32": "I32", "int64": "I64",
+    "int8": "I8", "int32": "I32", "int64": "I64",
 }  # fmt: skip
 
 Arrays = dict[str, NDArray[Any]]

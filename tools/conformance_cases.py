@@ -46,6 +46,16 @@ LONGROPE = {
     "short_factor": SIX_FACTORS,
     "long_factor": [2 * factor for factor in SIX_FACTORS],
 }
+TOWER = {
+    "model_type": "pixtral",
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "head_dim": 8,
+    "image_size": 16,
+    "patch_size": 8,
+}
 PHI3 = {
     "architectures": ["Phi3ForCausalLM"],
     "num_attention_heads": 2,
@@ -87,6 +97,19 @@ CASES: dict[str, dict[str, Any]] = {
         "architectures": ["MistralForCausalLM"],
         "head_dim": 12,
         "sliding_window": 11,
+    },
+    # Text part of a model that sees, whose file has a vision tower as well.
+    "mistral-seeing": {
+        "architectures": ["Mistral3ForConditionalGeneration"],
+        "text_config": {
+            **SMALL,
+            "model_type": "mistral",
+            "head_dim": 12,
+            "sliding_window": None,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        },
+        "vision_config": TOWER,
+        "image_token_index": 47,
     },
     "mixtral": {
         "architectures": ["MixtralForCausalLM"],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gangline.bench.shapes import SHAPES
 from gangline.checkpoint.config import shape_of
 from gangline.checkpoint.families import ARCHITECTURES, FAMILIES, MODEL_TYPES
+from gangline.checkpoint.quantization import Packed
 from gangline.checkpoint.shape import (
     LatentAttention,
     Mixture,
@@ -100,6 +101,29 @@ def test_deepseek_v3() -> None:
     kimi = {**SHAPES["deepseek-v3"].config, "model_type": "kimi_k2", "rope_theta": 50000.0}
     kimi |= {"n_group": 1, "topk_group": 1, "n_routed_experts": 384, "num_attention_heads": 64}
     assert parse(kimi).family == "deepseek_v3"
+
+
+def test_parts_of_models_that_see_may_be_quantized_by_their_own_config() -> None:
+    """Kimi K2.5 says how its text part is quantized within the text part's config."""
+    weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}
+    quantization = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+    }
+    text = {**SHAPES["deepseek-v3"].config, "model_type": "kimi_k2", "eos_token_id": 7}
+    text["quantization_config"] = quantization
+    seeing = {"architectures": ["KimiK25ForConditionalGeneration"], "text_config": text}
+    shape = parse(seeing | {"model_type": "kimi_k25", "vision_config": {}})
+    assert (shape.family, shape.n_layers, shape.eos_ids) == ("deepseek_v3", 61, (7,))
+    assert shape.quantization == Packed(4)
+
+
+def test_mistral_models_that_see() -> None:
+    assert parse(CONFIGS["mistral-seeing"]).family == "mistral"
+    text = CONFIGS["mistral-seeing"]["text_config"] | {"model_type": "ministral3"}
+    with pytest.raises(CheckpointError, match="`model_type` is 'ministral3'"):
+        parse(CONFIGS["mistral-seeing"] | {"text_config": text})
 
 
 def test_memory_of_layers_without_a_cache() -> None:

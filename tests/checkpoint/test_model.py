@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gangline import load_model
 from gangline.checkpoint.describe import describe
+from gangline.checkpoint.headers import read_header
 from gangline.checkpoint.model import open_checkpoint
 from gangline.checkpoint.quantization import GroupAffine
 from gangline.errors import CheckpointError
 from tests.checkpoint.apart import described_apart
-from tests.make_checkpoint import KINDS, make_checkpoint
+from tests.make_checkpoint import KINDS, Arrays, make_checkpoint, write_safetensors
+
+
+def load_safetensors(file: Path) -> Arrays:
+    """The arrays of a file, copied; bf16 as uint16."""
+    kinds = {"BF16": np.uint16, "F32": np.float32}
+    return {
+        name: np.fromfile(file, np.uint8, entry.n_bytes, offset=entry.start)
+        .view(kinds[entry.dtype])
+        .reshape(entry.shape)
+        for name, entry in read_header(file).items()
+    }
+
 
 QUERY = "model.layers.0.self_attn.q_proj"
 
@@ -65,6 +80,41 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     assert f"{QUERY}.weight" in checkpoint and "nothing" not in checkpoint
     with pytest.raises(CheckpointError, match="no tensor `nothing`"):
         checkpoint.tensor("nothing")
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_refused_with_its_name(tmp_path: Path) -> None:
+    weights = make_checkpoint(tmp_path) / "model.safetensors"
+    arrays = load_safetensors(weights)
+    del arrays["model.layers.2.mlp.up_proj.weight"]
+    write_safetensors(weights, arrays)
+    with pytest.raises(
+        CheckpointError, match=r"no tensor `model\.layers\.2\.mlp\.up_proj\.weight`"
+    ):
+        load_model(tmp_path, "reference")
+
+
+def test_what_does_not_serve_text_is_said_and_not_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Heads that guess tokens ahead (in a layer of their own, or under `mtp`), a vision tower."""
+    plain = describe(make_checkpoint(tmp_path))
+    weights = tmp_path / "model.safetensors"
+    more = np.zeros((4, 4), np.uint16)
+    names = ["model.layers.3.eh_proj.weight", "model.layers.3.enorm.weight", "mtp.fc.weight"]
+    names += ["model.vision_tower.layers.0.weight", "multi_modal_projector.norm.weight"]
+    write_safetensors(weights, load_safetensors(weights) | dict.fromkeys(names, more))
+    with caplog.at_level(logging.INFO, "gangline.checkpoint.model"):
+        checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.unused == {
+        "model.layers.3": 2,
+        "mtp": 1,
+        "model.vision_tower": 1,
+        "multi_modal_projector": 1,
+    }
+    assert "not used, since it does not serve text: model.layers.3 (2 tensors)" in caplog.text
+    found = describe(tmp_path)
+    assert (found.layer_bytes, found.embedding_bytes) == (plain.layer_bytes, plain.embedding_bytes)
+    assert load_model(tmp_path, "reference").logits([1, 2]).shape[0] == 2
 
 
 def test_an_unsupported_model_is_described_with_the_reason(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_gptq_with_scattered_groups_is_rounded_within_the_stated_bound(tmp_path:
 def test_compressed_tensors_with_actorder_is_rounded_within_the_stated_bound(
     tmp_path: Path,
 ) -> None:
-    """`actorder: group` of releases up to 0.9: columns stay where they are, g_idx has groups."""
+    """`actorder: group` of earlier releases (0.9): columns stay in place, g_idx has groups."""
     groups = np.random.default_rng(0).permutation(np.arange(COLUMNS) // 64)
     codes, zeros, scales = parts(2, 4, COLUMNS // 64)
     zeros = np.full_like(zeros, 8)

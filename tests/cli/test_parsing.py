@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gangline.cli import up
 from gangline.cli.chat import choose
 from gangline.cli.client import Client, Event, read_events
+from gangline.cli.demo import choose_port
 from gangline.cli.load import local_path
 from gangline.cli.main import COMMANDS
 from gangline.cli.ports import listening_inodes
@@ -175,3 +176,22 @@ def test_help_opens_with_a_capitalised_verb_and_ends_with_examples() -> None:
         assert not command.does.endswith(".")
         assert all(one.startswith(f"gangline {command.name}") for one in command.examples)
         assert 1 <= len(command.examples) <= 2
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("studio", "http://studio:5454"),
+        ("192.168.1.20:6000", "http://192.168.1.20:6000"),
+        ("[::1]", "http://[::1]:5454"),
+        ("http://studio", "http://studio"),
+        ("https://studio/nodes/", "https://studio/nodes"),
+    ],
+)
+def test_a_host_alone_means_the_node_there(url: str, asked: str) -> None:
+    assert Client(url).url == asked
+
+
+def test_the_last_port_has_no_room_for_the_control_plane() -> None:
+    with pytest.raises(UsageError, match=r"outside 1\.\.65534"):
+        choose_port(65535)

@@ -29,6 +29,19 @@ def test_linear_scaling_stretches_positions() -> None:
     assert (stretched[::2] == plain).all()
 
 
+def test_dynamic_scaling_begins_beyond_the_original_context() -> None:
+    """Numbers of transformers 5.23's `_compute_dynamic_ntk_parameters`."""
+    rope = Rope(8, 1e4, RopeScaling("dynamic", 4.0, original_context=64))
+    plain = [1.0, 0.1, 0.01, 0.001]
+    for context, expected in (
+        (32, plain),
+        (64, plain),
+        (96, [1.0, 0.06933612376451492, 0.0048074983060359955, 0.00033333332976326346]),
+        (256, [1.0, 0.04252903535962105, 0.0018087188946083188, 7.69230755395256e-05]),
+    ):
+        np.testing.assert_allclose(frequencies(rope, context), expected, rtol=2e-7)
+
+
 def test_llama3_scaling() -> None:
     """As Meta's reference code computes it, frequency by frequency."""
     plain = frequencies(Rope(64, 500000.0), 64)

@@ -99,7 +99,8 @@ def write(file: Path, kind: str, tokens: Sequence[str], kinds: Sequence[int], **
     writer.add_token_list(list(tokens))
     writer.add_token_types(list(kinds))
     for name, value in more.items():
-        getattr(writer, f"add_{name}")(value)
+        if value is not None:
+            getattr(writer, f"add_{name}")(value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -208,6 +209,7 @@ def test_sentencepiece_begins_with_its_begin_token(tmp_path: Path) -> None:
     [
         ({"tokenizer_pre": "klingon"}, r"`tokenizer\.ggml\.pre` is 'klingon', expected one of"),
         ({"token_merges": ["onlyone"]}, r"merges` is 'onlyone', expected two tokens"),
+        ({"token_merges": None}, r"merges` is 'None', expected the merges of a byte-level"),
         ({"token_merges": ["zz qq"]}, r"cannot be built"),
         ({"eos_token_id": 99_999}, r"eos_token_id` is '99999', expected below"),
         ({"token_types": [1]}, r"token_type` is '1 elements'"),

@@ -40,6 +40,45 @@ def test_chats_are_rendered_and_tokenized_as_by_transformers(demo: Language) -> 
         assert demo.prompt_ids(submit(*messages)) == chat["ids"]
 
 
+# What templates of published models use, and what transformers 5.23 makes of it.
+FEATURES = [
+    ("{% generation %}{{ messages[0].content }}{% endgeneration %}!", "hi<é>!"),
+    ("{{ messages[0].content | tojson }}", '"hi<é>"'),
+    ("{{ {'b': 1, 'a': 'é'} | tojson(ensure_ascii=true, sort_keys=true) }}",
+     '{"a": "\\u00e9", "b": 1}'),
+    ("{{ [1, 2] | tojson(separators=(',', ':')) }}", "[1,2]"),
+    ("{{ [1] | tojson(indent=2) }}", "[\n  1\n]"),
+    ("{% for n in [1, 2, 3, 4] %}{% if n == 2 %}{% continue %}{% endif %}{% if n == 4 %}{% break %}"
+     "{% endif %}{{ n }}{% endfor %}", "13"),
+    ("{% set ns = namespace(last=0) %}{% for n in [1, 5] %}{% set ns.last = n %}{% endfor %}"
+     "{{ ns.last }}", "5"),
+    ("{% macro twice(x, and=none) %}{{ x }}{{ x }}{% endmacro %}{{ twice('a') }}", "aa"),
+    ("{{ tools is none }}{{ documents is none }}{{ enable_thinking is defined }}", "TrueTrueFalse"),
+    ("{{ strftime_now('%Y') | length }}", "4"),
+    ("  {% if true %}\nx\n  {% endif %}\ny", "x\ny"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("template", "expected"), FEATURES)
+def test_what_published_templates_use(tmp_path: Path, template: str, expected: str) -> None:
+    language = Language(make_tokenizer(tmp_path, template), VOCABULARY, frozenset())
+    assert language.render([ChatMessage("user", "hi<é>")]) == expected
+
+
+def test_a_template_may_be_in_a_file_of_its_own(tmp_path: Path) -> None:
+    """chat_template.json beside models that see, chat_template.jinja of late, which wins."""
+    make_tokenizer(tmp_path, None)
+    message = [ChatMessage("user", "hi")]
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "older"}))
+    assert Language(tmp_path, VOCABULARY, frozenset()).render(message) == "older"
+    (tmp_path / "chat_template.jinja").write_text("newer")
+    assert Language(tmp_path, VOCABULARY, frozenset()).render(message) == "newer"
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "chat_template.json").write_text("[")
+    with pytest.raises(CheckpointError, match=r"chat_template\.json cannot be read"):
+        Language(tmp_path, VOCABULARY, frozenset())
+
+
 def test_the_demo_model_ends_its_turns(demo: Language) -> None:
     assert demo.end_tokens and all(demo.decode([token]) == "" for token in demo.end_tokens)
 
@@ -52,6 +91,7 @@ def test_the_demo_model_ends_its_turns(demo: Language) -> None:
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ messages.append(1) }}", "append"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
     ],
 )
 def test_a_template_that_fails_is_the_requests_error(

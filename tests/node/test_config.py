@@ -36,7 +36,7 @@ def test_peers(peer: str, expected: str) -> None:
     assert peer_endpoint(peer) == expected
 
 
-@pytest.mark.parametrize("peer", ["", ":5454", "studio:http", "studio:99999"])
+@pytest.mark.parametrize("peer", ["", ":5454", "studio:http", "studio:99999", "a b", "a/b"])
 def test_what_is_no_peer(peer: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_config(NodeConfig(home=Path("unused"), peers=(peer,)))
@@ -53,6 +53,12 @@ def test_a_peer_is_understood_or_refused(text: str) -> None:
 def test_names_that_no_cluster_may_have(name: str) -> None:
     with pytest.raises(UsageError):
         check_config(NodeConfig(home=Path("unused"), cluster=name))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 254, "a\nb", "\x1b[2J"])
+def test_names_that_no_node_may_have(name: str) -> None:
+    with pytest.raises(UsageError, match="no name of a node"):
+        check_config(NodeConfig(home=Path("unused"), name=name))
 
 
 def test_a_node_on_loopback_stays_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,18 @@ def test_the_id_is_made_once(tmp_path: Path) -> None:
     assert first.id == second.id
     assert len(first.id) == len("n-") + 8
     assert [path.name for path in (tmp_path / "new" / "home").iterdir()] == ["node.json"]
+
+
+def test_a_later_process_reports_newer_facts_without_a_clock(tmp_path: Path) -> None:
+    """A board that forgot the time would else be taken for its own past by the others."""
+    (tmp_path / "node.json").write_text('{"id": "n-01234567"}\n')  # as earlier versions wrote it
+    last = time.time_ns() // 1_000_000  # where their sequences began
+    for _ in range(3):
+        identity = Identity.open(tmp_path)
+        identity.release()
+        assert identity.id == "n-01234567"
+        assert identity.first_sequence > last
+        last = identity.first_sequence + 1_000_000_000  # reports
 
 
 def test_two_homes_have_two_ids(tmp_path: Path) -> None:

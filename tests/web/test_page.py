@@ -87,6 +87,8 @@ def test_a_question_is_asked_with_the_keyboard_alone(
     for_docs = bool(os.environ.get("GANGLINE_SCREENSHOT"))
     opened = open_page(demo, device_scale_factor=2 if for_docs else 1)
     page = opened.page
+    broken: list[str] = []
+    page.on("requestfailed", lambda request: broken.append(request.url))
     expect(page.locator("#chat[data-ready]")).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.locator(".skip")).to_be_focused()
@@ -105,6 +107,7 @@ def test_a_question_is_asked_with_the_keyboard_alone(
         page.keyboard.press("Enter")
         expect(page.locator(".turn").nth(index).locator(".measured")).to_contain_text("tok/s")
     assert_quiet(opened, demo)
+    assert broken == [], "an answer that came whole is no aborted request"
     page.emulate_media(color_scheme="dark")
     screenshot(page, "page-dark")
     page.emulate_media(color_scheme="light")

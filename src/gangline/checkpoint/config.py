@@ -75,8 +75,8 @@ def shape_of(config: Mapping[str, Any], generation: Mapping[str, Any], folder: P
         context=fields.count("max_position_embeddings", 2048),
         norm_eps=fields.positive(f"{family.norm}_norm_eps", 1e-6),
         tied=fields.flag("tie_word_embeddings", False),
-        quantization=quantization_of(config, file),
-        eos_ids=_eos_ids(config, generation),
+        quantization=quantization_of(merged, file),
+        eos_ids=_eos_ids(config, merged, generation),
         **{"activation": fields.activation(), **family.extras(fields)},
     )
 

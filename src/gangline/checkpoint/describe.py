@@ -113,6 +113,22 @@ def sizes_of(parts: Mapping[str, Part], shape: ModelShape) -> Sizes:
     return Sizes(tuple(layers), tuple(experts), embedding, output)
 
 
+def unused(parts: Mapping[str, Part], shape: ModelShape) -> dict[str, int]:
+    """What does not serve the text, by the place that its names share → number of tensors: vision
+    towers, and layers that guess tokens ahead ("model.layers.61")."""
+    found: dict[str, int] = {}
+    for name in parts:
+        layer = _LAYER.search(name)
+        if layer is not None and int(layer[1]) >= shape.n_layers:
+            place = name[: layer.end() - 1]
+        elif layer is None and not (_EMBEDDING.search(name) or _OUTPUT.search(name)):
+            place = re.sub(r"^((?:model\.)?[^.]*).*$", r"\1", name)
+        else:
+            continue
+        found[place] = found.get(place, 0) + 1
+    return found
+
+
 def fingerprint_of(config: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
     """Equal exactly when configs and tensor names, dtypes and shapes are; sharding is ignored."""
     lines = [json.dumps(config, sort_keys=True)]

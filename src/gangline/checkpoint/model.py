@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from gangline.checkpoint.contents import Contents, read_contents
 from gangline.checkpoint.convert import load
-from gangline.checkpoint.describe import Sizes, fingerprint_of, sizes_of
+from gangline.checkpoint.describe import Sizes, fingerprint_of, sizes_of, unused
 from gangline.checkpoint.faults import REDOWNLOAD
 from gangline.checkpoint.parts import Part
 from gangline.checkpoint.safetensors import Maps
 from gangline.checkpoint.shape import ModelShape
 from gangline.checkpoint.tensors import Tensor
 from gangline.errors import CheckpointError
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoint:
@@ -40,6 +43,11 @@ class Checkpoint:
         """Bytes per layer, of the embedding and of the output."""
         return sizes_of(self._parts, self.shape)
 
+    @property
+    def unused(self) -> dict[str, int]:
+        """What the file has besides the text model: place → number of tensors."""
+        return unused(self._parts, self.shape)
+
     def fingerprint(self) -> str:
         """Equal on two machines exactly when configs and tensor headers are equal."""
         return fingerprint_of(self._contents.config, self._contents.entries)
@@ -61,6 +69,11 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
-    """Read config and headers of a model; no weight is touched yet."""
+    """Read config and headers of a model; no weight is touched yet. What the file has besides the
+    text model is logged."""
     contents = read_contents(Path(path))
-    return Checkpoint(contents, contents.shape())
+    checkpoint = Checkpoint(contents, contents.shape())
+    if checkpoint.unused:
+        parts = ", ".join(f"{place} ({n} tensors)" for place, n in checkpoint.unused.items())
+        log.info("%s: not used, since it does not serve text: %s", path, parts)
+    return checkpoint

@@ -124,7 +124,8 @@ def _gptq(module: str, packed: Entry, others: Others, method: Method | None) -> 
     (words, rows), (groups, n_scales) = _matrix(packed), _matrix(scales)
     # Modules may have bits of their own (`dynamic`): the zero points tell them.
     zero_words = _matrix(zeros)[1]
-    bits = next((b for b in GPTQ_BITS if zero_words == -(-rows * b // 32)), method.bits)
+    likely = (method.bits, *GPTQ_BITS)
+    bits = next((b for b in likely if zero_words == -(-rows * b // 32)), method.bits)
     columns = words * 32 // bits
     fits = (
         packed.dtype == zeros.dtype == "I32"

@@ -16,6 +16,7 @@ from gangline.checkpoint.shape import Rope, RopeKind, RopeScaling
 KINDS: dict[str, RopeKind] = {
     "default": "default",
     "linear": "linear",
+    "dynamic": "dynamic",
     "llama3": "llama3",
     "yarn": "yarn",
     "longrope": "longrope",
@@ -78,6 +79,12 @@ def _scaling(fields: Fields, found: Mapping[str, Any], dim: int) -> RopeScaling:
     if kind == "llama3":
         return _llama3(part)
     context = fields.count("max_position_embeddings", 2048)
+    if kind == "dynamic":
+        if dim < 4:
+            raise fields.bad("rope_scaling", name, "at least two pairs that rotate")
+        part.only("rope_scaling.alpha")  # Hunyuan's, which raises theta always
+        factor = part.positive("rope_scaling.factor")
+        return RopeScaling("dynamic", factor, original_context=context)
     original = part.count("rope_scaling.original_max_position_embeddings", context)
     original = fields.count("original_max_position_embeddings", original)
     factor = part.positive("rope_scaling.factor", context / original)

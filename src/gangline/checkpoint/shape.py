@@ -16,18 +16,19 @@ from gangline.checkpoint.quantization import Method
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "swiglu_clamped"]
 Scoring = Literal["softmax", "softmax_chosen", "sigmoid"]
 CacheDtype = Literal["f16", "f32"]
-RopeKind = Literal["default", "linear", "llama3", "yarn", "longrope"]
+RopeKind = Literal["default", "linear", "dynamic", "llama3", "yarn", "longrope"]
 HeadNorm = Literal["none", "head", "whole"]  # of queries and keys: each head, or all as one row
 
 
 class RopeScaling(msgspec.Struct, frozen=True):
     """How rotation frequencies are stretched beyond the context of pre-training.
 
-    "linear" divides all of them by `factor`; "llama3" (Llama 3.1 and later) divides the slow ones,
-    keeps the fast ones and blends between (the two frequency factors); "yarn"
-    (https://arxiv.org/abs/2309.00071) does the same with a ramp between `beta_fast` and
-    `beta_slow` turns over the original context; "longrope" (https://arxiv.org/abs/2402.13753)
-    divides each by a factor of its own, `long` ones where more than the original context is loaded.
+    "linear" divides all of them by `factor`; "dynamic" raises theta where more than the original
+    context is loaded; "llama3" (Llama 3.1 and later) divides the slow ones, keeps the fast ones and
+    blends between (the two frequency factors); "yarn" (https://arxiv.org/abs/2309.00071) does the
+    same with a ramp between `beta_fast` and `beta_slow` turns over the original context; "longrope"
+    (https://arxiv.org/abs/2402.13753) divides each by a factor of its own, `long` ones where more
+    than the original context is loaded.
     """
 
     kind: RopeKind = "default"

@@ -58,9 +58,11 @@ class Client:
     """Talks to the node at one address; a connection for each request."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
+        named = "//" in url
+        parts = urlsplit(url if named else f"//{url}", scheme="http")
         try:
-            self._port = parts.port
+            # `--url studio` means the node there, as `--peer studio` does; a URL has its own port.
+            self._port = parts.port if named or parts.port is not None else DEFAULT_PORT
         except ValueError:
             raise UsageError(f"`{url}` has no valid port", hint=f"write {DEFAULT_URL}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -68,7 +70,8 @@ class Client:
         self._secure = parts.scheme == "https"
         self._host = parts.hostname
         self._prefix = parts.path.rstrip("/")
-        self.url = f"{parts.scheme}://{parts.netloc}{self._prefix}"
+        place = parts.netloc if named or parts.port is not None else f"{parts.netloc}:{self._port}"
+        self.url = f"{parts.scheme}://{place}{self._prefix}"
 
     def get(self, path: str, kind: type[T], timeout_s: float = CONNECT_S) -> T:
         """The body of a GET as a `kind`."""

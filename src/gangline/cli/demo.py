@@ -35,6 +35,7 @@ from gangline.paths import home
 MODEL = "demo"
 QUESTION = "What is 17 + 25?"
 MAX_NODES = 16
+MAX_PORT = 65534  # the one above it is the control plane's
 N_PORTS = 200  # above the default one, that are tried
 LOAD_S = 30.0
 
@@ -110,6 +111,8 @@ def read_measurement() -> bytes | None:
 def choose_port(wanted: int | None) -> int:
     """A port that is free, and so is the one above it, which carries the control plane."""
     if wanted is not None:
+        if wanted > MAX_PORT:
+            raise UsageError(f"--port {wanted} is outside 1..{MAX_PORT}")
         for port in (wanted, wanted + 1):
             if not is_free(port):
                 busy = Conflict(

@@ -29,6 +29,8 @@ def frequencies(rope: Rope, context: int) -> F32:
     """(R/2,) radians per position, for sequences of up to `context` tokens."""
     scaling = rope.scaling
     exponents = np.arange(0, rope.dim, 2, dtype=np.float64) / rope.dim
+    if scaling.kind == "dynamic":
+        return (1.0 / _raised(rope, context) ** exponents).astype(np.float32)
     waves = (rope.theta**exponents).astype(np.float32)
     plain = (1.0 / rope.theta**exponents).astype(np.float32)
     slow = plain / np.float32(scaling.factor)
@@ -44,6 +46,16 @@ def frequencies(rope: Rope, context: int) -> F32:
         return (1 / (np.array(factors, np.float32) * waves)).astype(np.float32)
     assert scaling.kind == "default", scaling.kind
     return plain
+
+
+def _raised(rope: Rope, context: int) -> float:
+    """Theta for a context: as it is up to the original one, then so that the slowest pair is
+    stretched (transformers, `_compute_dynamic_ntk_parameters`). One theta for all positions of a
+    loaded model, as with long rotations."""
+    scaling = rope.scaling
+    beyond = max(context / scaling.original_context, 1.0)
+    stretch = scaling.factor * beyond - (scaling.factor - 1)
+    return float(rope.theta * stretch ** (rope.dim / (rope.dim - 2)))
 
 
 def _llama3(plain: F32, slow: F32, scaling: RopeScaling) -> F32:

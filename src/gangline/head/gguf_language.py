@@ -123,7 +123,10 @@ def _byte_level(gguf: Gguf, vocabulary: _Vocabulary) -> tuple[Tokenizer, bool]:
     words = PRE.get(name)
     if words is None:
         raise gguf.bad("tokenizer.ggml.pre", name, f"one of {', '.join(PRE)}")
-    merges = [_pair(gguf, merge) for merge in _array(gguf, "merges") or []]
+    listed = _array(gguf, "merges")
+    if listed is None:
+        raise gguf.bad("tokenizer.ggml.merges", None, "the merges of a byte-level tokenizer")
+    merges = [_pair(gguf, merge) for merge in listed]
     ids = _first_of_each(vocabulary.tokens)
     tokenizer = _bpe(gguf, vocab=ids, merges=merges, ignore_merges=words.whole_words)
     cut_into_words(tokenizer, words)

@@ -1,7 +1,8 @@
 """Chat templates: Jinja in a sandbox that can neither change nor reach anything.
 
-The environment offers what templates of the Hugging Face format expect: trimmed blocks,
-`raise_exception`, `strftime_now`, `tojson`, and the names of the special tokens.
+The environment offers what templates of the Hugging Face format expect: trimmed blocks, loop
+controls, `{% generation %}`, `raise_exception`, `strftime_now`, `tojson`, and the names of the
+special tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gangline.errors import CheckpointError, UsageError
@@ -25,6 +29,16 @@ class TemplateRefusal(Exception):
     """What a template raises about the conversation it is given."""
 
 
+class Generation(Extension):
+    """`{% generation %}` marks what an assistant said, for training; here its body is all."""
+
+    tags = {"generation"}  # noqa: RUF012 - a plain set, as the base class declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class ChatTemplate:
     """One model's template, compiled."""
 
@@ -32,7 +46,9 @@ class ChatTemplate:
         self._tokens = tokens
         self._origin = origin
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", Generation],
         )
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _strftime_now
@@ -47,18 +63,21 @@ class ChatTemplate:
 
     @staticmethod
     def read(folder: Path, config: dict[str, object]) -> ChatTemplate | None:
-        """The template of a model: chat_template.jinja, or the tokenizer's configuration."""
+        """The template of a model: chat_template.jinja, the tokenizer's configuration, or
+        chat_template.json, where models that see have had it."""
         tokens = {name: text for name in _TOKEN_NAMES if (text := _content(config.get(name)))}
         file = folder / "chat_template.jinja"
         if file.exists():
             return ChatTemplate(file.read_text(encoding="utf-8"), file, tokens)
         source = config.get("chat_template")
         if isinstance(source, list):  # several, by name
-            named = {item.get("name"): item.get("template") for item in source}
-            source = named.get("default")
+            each = [item for item in source if isinstance(item, dict)]
+            source = next((i.get("template") for i in each if i.get("name") == "default"), None)
+        origin = folder if folder.is_file() else folder / "tokenizer_config.json"
+        if source is None and (older := folder / "chat_template.json").exists():
+            source, origin = _older_source(older), older
         if not isinstance(source, str):
             return None
-        origin = folder if folder.is_file() else folder / "tokenizer_config.json"
         return ChatTemplate(source, origin, tokens)
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
@@ -67,18 +86,34 @@ class ChatTemplate:
             return self._template.render(
                 messages=[{"role": m.role, "content": m.content} for m in messages],
                 add_generation_prompt=True,
+                tools=None,  # given, for templates that ask whether they are none
+                documents=None,
                 **self._tokens,
             )
         except TemplateRefusal as error:
             raise UsageError(
                 f"the model's chat template refuses this conversation: {error}", param="messages"
             ) from error
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        except (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise UsageError(
                 f"the model's chat template ({self._origin}) fails on this conversation: {error}",
                 hint="use /v1/completions with a prompt of your own",
                 param="messages",
             ) from error
+
+
+def _older_source(file: Path) -> object:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    return found.get("chat_template") if isinstance(found, dict) else None
 
 
 def _refuse(message: str) -> NoReturn:
@@ -89,8 +124,21 @@ def _strftime_now(form: str) -> str:
     return datetime.datetime.now().strftime(form)
 
 
-def _to_json(value: object, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Unlike Jinja's own filter it escapes nothing for HTML; arguments as transformers has them."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _content(token: object) -> str:

@@ -18,6 +18,7 @@ from gangline.paths import home
 DEFAULT_PORT = 5454
 SCOUT_GROUP = "224.0.0.224"  # zenoh's; link-local multicast, never routed
 _SCOUT_PORTS = range(17447, 17447 + 1024)  # one for each cluster name, so that clusters stay apart
+MAX_NAME = 253  # of a host, RFC 1035
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ANY_ADDRESS = ("0.0.0.0", "::")
 
@@ -50,6 +51,11 @@ def check_config(config: NodeConfig) -> None:
     for name, port in (("port", config.port), ("control port", config.control_port or 0)):
         if not 0 <= port <= 65534:
             raise UsageError(f"{name} {port} is outside 0..65534")
+    if not 1 <= len(config.name) <= MAX_NAME or not config.name.isprintable():
+        raise UsageError(
+            f"{config.name!r} is no name of a node",
+            hint=f"use 1 to {MAX_NAME} letters that can be seen",
+        )
     check_backend(config.backend)
     for peer in config.peers:
         peer_endpoint(peer)
@@ -106,7 +112,8 @@ def peer_endpoint(peer: str) -> str:
         host, port = peer, ""
     else:
         host, _, port = peer.partition(":")
-    if not host or (port and not re.fullmatch(r"[0-9]{1,5}", port)) or int(port or 0) > 65534:
+    digits = not port or re.fullmatch(r"[0-9]{1,5}", port)
+    if not host or re.search(r"[\s/]", host) or not digits or int(port or 0) > 65534:
         raise UsageError(f"`{peer}` is no peer", hint="write host, host:port or tcp/host:port")
     return endpoint(host, int(port or DEFAULT_PORT) + 1)
 

@@ -1,4 +1,8 @@
-"""The id of this node: made once, kept in `home/node.json`, used by one process at a time."""
+"""The id of this node: made once, kept in `home/node.json`, used by one process at a time.
+
+The file counts the processes that used it, so that the reports of a later one are newer than those
+of an earlier one, whatever became of the clock meanwhile: small boards forget the time.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,23 @@ from gangline.facts import NodeId
 _NODE_ID = re.compile(r"n-[0-9a-f]{8}")
 
 
+REPORTS_BITS = 41  # of a sequence: the reports of one process; beyond them, how often it started
+_KEPT_BYTES = (
+    64  # written in place and never shorter, so that no reader finds the end of an older one
+)
+
+
 class _Kept(msgspec.Struct, frozen=True):
     id: str
+    starts: int = 0
 
 
 class Identity:
     """A node's id, and the lock that keeps a second process from using it too."""
 
-    def __init__(self, node_id: NodeId, file: BinaryIO) -> None:
+    def __init__(self, node_id: NodeId, starts: int, file: BinaryIO) -> None:
         self.id = node_id
+        self.first_sequence = starts << REPORTS_BITS  # of this process, beyond all earlier ones
         self._file = file
 
     @staticmethod
@@ -39,7 +51,8 @@ class Identity:
             raise _unusable(path, f"cannot be opened: {error.strerror}") from error
         try:
             _lock(file, home)
-            return Identity(_read_or_make(file, path), file)
+            kept = _count(file, path)
+            return Identity(NodeId(kept.id), kept.starts, file)
         except BaseException:
             file.close()
             raise
@@ -49,21 +62,23 @@ class Identity:
         self._file.close()
 
 
-def _read_or_make(file: BinaryIO, path: Path) -> NodeId:
+def _count(file: BinaryIO, path: Path) -> _Kept:
+    """What is kept, or a new id, with one more start."""
     try:
         data = file.read()
-        if not data:
-            node_id = f"n-{secrets.token_hex(4)}"
-            file.write(msgspec.json.encode(_Kept(node_id)) + b"\n")
-            return NodeId(node_id)
-        kept = msgspec.json.decode(data, type=_Kept)
+        known = (
+            msgspec.json.decode(data, type=_Kept) if data else _Kept(f"n-{secrets.token_hex(4)}")
+        )
+        if not _NODE_ID.fullmatch(known.id):
+            raise _unusable(path, f"names the node `{known.id}`, not n- and 8 hexadecimal digits")
+        kept = _Kept(known.id, known.starts + 1)
+        file.seek(0)
+        file.write(msgspec.json.encode(kept).ljust(_KEPT_BYTES - 1) + b"\n")
     except OSError as error:
         raise _unusable(path, f"cannot be used: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise _unusable(path, f"is damaged: {error}") from error
-    if not _NODE_ID.fullmatch(kept.id):
-        raise _unusable(path, f"names the node `{kept.id}`, not n- and 8 hexadecimal digits")
-    return NodeId(kept.id)
+    return kept
 
 
 def _lock(file: BinaryIO, home: Path) -> None:

@@ -61,7 +61,7 @@ class Runtime:
         self._notify = notify
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._sequence = time.time_ns() // 1_000_000  # beyond that of an earlier process
+        self._sequence = 0  # of the last report
         self._published: NodeReport | None = None
         self._left = contextlib.AsyncExitStack()
         self.started = False
@@ -74,6 +74,7 @@ class Runtime:
         identity = Identity.open(config.home)
         left.callback(identity.release)
         self.me = identity.id
+        self._sequence = identity.first_sequence
         self.folding = Folding(self.me)
         self._store = ModelStore(config.home, config.models)
         await asyncio.to_thread(self._store.scan)

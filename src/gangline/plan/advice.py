@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from gangline.plan.alternatives import Alternative, alternatives
+from gangline.plan.cost import hop_seconds
 from gangline.plan.engines import published_fit
 from gangline.plan.forecast import (
     WORKER_BYTES,
@@ -200,6 +201,14 @@ def slower_with(question: Question, best: Arrangement, index: int) -> str:
     rates = cluster.members[index].rates
     slowest = min(cluster.members[i].rates.bytes_per_s for i in best.used)
     way = cluster.link(best.used[-1], index)
-    hop_ms = 1e-3 * (way.rtt_us / 2 + way.per_message_us + cluster.engine.hop_us)
-    speed = f"reads {rates.bytes_per_s / 1e9:.3g} GB/s, those in use {slowest / 1e9:.3g} or more"
-    return f"would slow each token down: {speed}, and each further hop takes {hop_ms:.2g} ms"
+    hop_ms = 1e3 * hop_seconds(0, way, cluster.engine)
+    own, theirs = f"{rates.bytes_per_s / 1e9:.3g}", f"{slowest / 1e9:.3g}"
+    if rates.bytes_per_s > slowest:
+        return (
+            f"would slow each token down: it reads {own} GB/s where the slowest in use reads "
+            f"{theirs}, but each further hop takes {hop_ms:.2g} ms"
+        )
+    return (
+        f"would slow each token down: it reads {own} GB/s, those in use {theirs} or more, and each "
+        f"further hop takes {hop_ms:.2g} ms"
+    )

@@ -113,8 +113,8 @@ export async function ask(request, { signal, onText, now = () => performance.now
   try {
     for await (const { data } of events(response.body)) {
       if (data === "[DONE]") {
-        isDone = true;
-        break;
+        isDone = true; // read on to the end: leaving now would abort the request
+        continue;
       }
       const chunk = JSON.parse(data);
       if (chunk.error) throw new NodeError(chunk.error);

@@ -235,6 +235,7 @@ export function loadable(state) {
     }
   }
   const collator = new Intl.Collator("en", { numeric: true });
+  for (const entry of found.values()) entry.on.sort(collator.compare);
   return [...found.values()].sort((a, b) => collator.compare(a.id, b.id));
 }
 

@@ -1,4 +1,5 @@
-"""DeepSeek V3 and R1, Kimi K2: latent attention, experts in groups chosen by corrected sigmoids."""
+"""DeepSeek V3 and R1, Kimi K2 (and K2.5's text part): latent attention, experts in groups chosen by
+corrected sigmoids."""
 
 from __future__ import annotations
 
@@ -43,7 +44,12 @@ def _stretch(fields: Fields) -> float:
 
 FAMILY = Family(
     name="deepseek_v3",
-    architectures=("DeepseekV3ForCausalLM",),
+    architectures=(
+        "DeepseekV3ForCausalLM",
+        "KimiK25ForConditionalGeneration",
+        "Kimi_K25ForConditionalGeneration",  # as transformers spells it
+    ),
     layers=layers,
+    text_config="text_config",
     model_types=("kimi_k2",),
 )
