@@ -74,7 +74,7 @@ def test_a_special_token_may_have_the_text_of_another(tmp_path: Path) -> None:
     ("change", "expected"),
     [
         ({"tokenizer_class": "QWenTokenizer"}, "names the tokenizer QWenTokenizer of"),
-        ({"tokenizer_class": None}, "names the tokenizer None"),
+        ({"tokenizer_class": None}, "names the tokenizer None of"),
         ({"auto_map": {"AutoTokenizer": "tokenization_x.TikTokenTokenizer"}}, "tokenization_x"),
         ({"added_tokens_decoder": None}, "no `added_tokens_decoder`"),
         ({"added_tokens_decoder": {"255": {"content": "x"}}}, "special token of id 255; those"),

@@ -42,7 +42,7 @@ def read_kimi_tokenizer(folder: Path, config: Mapping[str, object]) -> Tokenizer
 
 def _check_rule_known(folder: Path, config: Mapping[str, object]) -> None:
     """The class of the tokenizer and the module of its code, where the config has it."""
-    found = [str(config.get("tokenizer_class"))[:200]]
+    found = [str(config.get("tokenizer_class", "(none)"))[:200]]
     mapped = config.get("auto_map")
     code = mapped.get("AutoTokenizer") if isinstance(mapped, dict) else None
     # "module.Class", with the repository before it ("owner/name--") in a copy; a list of a slow and
