@@ -48,6 +48,9 @@ class Turn(NamedTuple):
 MIXTURE = "moe-64x4"
 MIXTURE_LAYERS = 8
 
+# Tokens of a prompt that attention has a large part in.
+LONG_PROMPT = 4096
+
 
 def mixture_group() -> Group:
     """Decoding and reading a prompt with a mixture of experts."""
@@ -68,15 +71,17 @@ def groups_of(shape: str, depth: int) -> tuple[Group, ...]:
         Case("decode, 1 lane", "decode", 48, 2),
         Case("decode, 8 lanes", "decode", 16, 2, lanes=8),
     )
+    long = (Case(f"prefill {LONG_PROMPT}", "prefill", LONG_PROMPT, 2),)
     deep = (Case(f"decode at {depth}", "decode", 24, 2, depth=depth),)
     eight = (Case("decode q8, 1 lane", "decode", 32, 2),)
     groups = (
         Group(shape, "q4", 8, 1024, short),
         Group(shape, "q8", 1, 1024, eight),
+        Group(shape, "q4", 1, LONG_PROMPT + 256, long),
         Group(shape, "q4", 1, depth + 256, deep),
         mixture_group(),
     )
-    return tuple(group for group in groups if depth or group.cases is not deep)
+    return tuple(group for group in groups if depth or group.cases not in (long, deep))
 
 
 def measure(shape: str, folder: Path, python: str, rounds: int, depth: int) -> dict[str, Any]:
@@ -216,7 +221,10 @@ def main() -> None:
     parser.add_argument("--shape", default="llama-3.2-1b", help="a llama shape of `gangline synth`")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
     parser.add_argument(
-        "--depth", type=int, default=8192, help="context of the deep case, 0 leaves it out"
+        "--depth",
+        type=int,
+        default=8192,
+        help="context of the deep case; 0 leaves it and the long prompt out",
     )
     parser.add_argument(
         "--llama-python", default=sys.executable, help="interpreter that has llama-cpp-python"

@@ -37,21 +37,14 @@ from gangline.bench.layout import quantization_of
 from gangline.bench.shapes import SHAPES
 from gangline.bench.synth import write_checkpoint
 from gangline.hardware.facts import machine_facts
-from gangline.hardware.measure import (
-    Measurement,
-    measurement_key,
-    run_measurement,
-    timeout_s,
-    write_cache,
-)
+from gangline.hardware.measure import Measurement, measurement_key, run_measurement, write_cache
 from gangline.node.config import DEFAULT_PORT
 from gangline.paths import demo_model
 
 MODEL = "predict"
-VOCABULARY = 8192
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
-    "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 4096, "vocab_size": VOCABULARY,
+    "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 4096, "vocab_size": 8192,
     "max_position_embeddings": 2048, "bos_token_id": None, "eos_token_id": 1023,
     "pad_token_id": 1021,
 }  # fmt: skip
@@ -113,11 +106,11 @@ def measure_link(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A row for each number of nodes, and what the nodes chose."""
     link = {"gbps": gbps, "rtt_ms": rtt_ms}
-    before = measure(folder)
+    before = measured(folder)
     with started(folder, model, gbps, rtt_ms, before) as ask:
         rows = [link | compare(ask, count, *prompt) for count in range(1, NODES + 1)]
         choice = choose(ask, [row["decode_tps"] for row in rows])
-    after = measure(folder)
+    after = measured(folder)
     speeds = {
         "read_gbps": [round((one.read_bytes_per_s or 0) / 1e9, 1) for one in (before, after)],
         "gflops": [round((one.operations_per_s or 0) / 1e9, 1) for one in (before, after)],
@@ -125,9 +118,9 @@ def measure_link(
     return rows, link | choice | speeds
 
 
-def measure(folder: Path) -> Measurement:
-    """This machine with one thread, as a node of one thread measures it."""
-    return run_measurement(folder, 1, "auto", timeout_s(machine_facts(folder)))
+def measured(folder: Path) -> Measurement:
+    """What one thread of this machine does now."""
+    return run_measurement(folder, 1, "auto", WAIT_S)
 
 
 def is_steady(choice: dict[str, Any]) -> bool:
@@ -146,7 +139,7 @@ def make_model(path: Path) -> Path:
     tokenizer = json.loads((demo_model() / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
     known = {*vocabulary.values(), *(token["id"] for token in tokenizer["added_tokens"])}
-    vocabulary |= {f"<{n}>": n for n in range(VOCABULARY) if n not in known}
+    vocabulary |= {f"<{n}>": n for n in range(SIZES["vocab_size"]) if n not in known}
     (path / "tokenizer.json").write_text(json.dumps(tokenizer))
     return path
 

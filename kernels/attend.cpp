@@ -100,8 +100,8 @@ inline void weigh(const uint8_t* values, int64_t stride, Visible visible, int64_
     for (int i = 0; i < V; ++i) store(states[h].sum + d + i * kLanes, sums[h][i]);
 }
 
-// Weights of the visible positions of a block, from the scores of H heads; updates the running sums.
-// What is one number per head is a lane.
+// Weights of the visible positions of a block, from the scores of H heads; updates the running
+// sums. What is one number per head is a lane.
 template <int H>
 inline void soften(F32x16 (*scores)[kVectors], Visible visible, float cap, HeadState* states) {
   const int64_t used = (visible.end + kLanes - 1) / kLanes, last = used - 1;

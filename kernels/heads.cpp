@@ -96,7 +96,8 @@ void attend(const float* qkv, const FusedRows& rows, const Cache& cache, const B
   });
   // 2. Rows of one slot and head next to each other: they read the same part of the cache.
   const int64_t parts = (group + kHeadsPerItem - 1) / kHeadsPerItem;
-  const std::vector<RowRange> ranges = row_ranges(batch, kQueriesAtOnce / std::min(group, kHeadsPerItem));
+  const int64_t rows_at_once = kQueriesAtOnce / std::min(group, kHeadsPerItem);
+  const std::vector<RowRange> ranges = row_ranges(batch, rows_at_once);
   const int64_t n_ranges = static_cast<int64_t>(ranges.size());
   parallel_for(n_kv * parts * n_ranges, attend_ns, [&](int64_t first, int64_t last) {
     for (int64_t item = first; item < last; ++item) {

@@ -36,7 +36,8 @@ struct Products {
   Dots dots[P][T][kChains];
 
   // Eight columns; `half` tells apart calls that may use other chains.
-  GANGLINE_INLINE void add(const Codes (&first)[P], const Codes (&second)[P], const int8_t* x, int half) {
+  GANGLINE_INLINE void add(const Codes (&first)[P], const Codes (&second)[P], const int8_t* x,
+                           int half) {
     add_four(first, x, 2 * half % kChains);
     add_four(second, x + 4 * T, (2 * half + 1) % kChains);
   }
@@ -78,14 +79,14 @@ struct Group<4> {
   using Dots = Dots4;
   template <int T, int P>
   static GANGLINE_INLINE void run(const uint8_t* w, int64_t stride, const int8_t* x, int64_t size,
-                  Products<Dots, T, P>& products) {
+                                  Products<Dots, T, P>& products) {
     if (size < 32) return run_by<2>(w, stride, x, size, products);
     run_by<4>(w, stride, x, size, products);
   }
   // Vectors by Step: at most eight products per chain, then settle.
   template <int Step, int T, int P>
-  static GANGLINE_INLINE void run_by(const uint8_t* w, int64_t stride, const int8_t* x, int64_t size,
-                     Products<Dots, T, P>& products) {
+  static GANGLINE_INLINE void run_by(const uint8_t* w, int64_t stride, const int8_t* x,
+                                     int64_t size, Products<Dots, T, P>& products) {
     const int8_t* upper = x + T * size / 2;
     for (int64_t j = 0; j < size / 8; j += Step) {
       for (int64_t i = j; i < j + Step; i += 2) {
@@ -114,7 +115,7 @@ struct Group<8> {
   using Dots = Dots8;
   template <int T, int P>
   static GANGLINE_INLINE void run(const uint8_t* w, int64_t stride, const int8_t* x, int64_t size,
-                  Products<Dots, T, P>& products) {
+                                  Products<Dots, T, P>& products) {
     for (int64_t i = 0; i < size / 4; i += 2) {
       Codes first[P], second[P];
       for (int p = 0; p < P; ++p) {

@@ -253,6 +253,15 @@ def test_hops_through_the_air_and_batteries_are_named() -> None:
     ]
 
 
+def test_a_node_that_computes_on_a_card_shows_the_card_and_its_free_memory() -> None:
+    card = Gpu("NVIDIA GeForce RTX 4090", 24 * GIB, False, 22 * GIB)
+    hardware = msgspec.structs.replace(
+        node("tower", "Ryzen 9", 60).hardware, gpus=(card,), backend="torch", device=card.name
+    )
+    lines = render(cluster(STUDIO, node("tower", "", 1, hardware=hardware)))
+    assert any(line.split()[:5] == ["tower", "RTX", "4090", "22", "GiB"] for line in lines)
+
+
 def test_machines() -> None:
     cards = (Gpu("NVIDIA GeForce RTX 4090", 24 * GIB),) * 2
     interfaces = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gangline.bench import machine
 from gangline.engine.operations import Attention, Batch, DeltaNet, Routing
 from tests.engine.accelerated.operands import affine, floats
 from tests.engine.steps import ints
@@ -26,7 +28,7 @@ from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from gangline.engine.backends.torch import Torch, backend  # noqa: E402
 from gangline.engine.backends.torch.attention import round_length  # noqa: E402
-from gangline.engine.backends.torch.fused import Fused, tiles_of  # noqa: E402
+from gangline.engine.backends.torch.fused import Fused, has_tensor_cores, tiles_of  # noqa: E402
 from gangline.engine.backends.torch.int4 import Kernel  # noqa: E402
 from gangline.engine.backends.torch.packed import unpack  # noqa: E402
 from gangline.engine.backends.torch.recorder import Recorder  # noqa: E402
@@ -220,6 +222,40 @@ def test_tiles_hold_each_pair_once(data: st.DataObject) -> None:
         assert all(chosen[pair] == matrix for pair in pairs) and pairs == sorted(pairs)
         found += pairs
     assert sorted(found) == list(range(len(chosen)))
+
+
+def test_a_machine_is_measured_with_this_back_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its device is a GPU by name, or the processor: "", as here."""
+    monkeypatch.setattr(machine, "ROUNDS", 1)
+    monkeypatch.setattr(machine, "DISK_BYTES", 1 << 20)
+    monkeypatch.setattr(backend, "find_device", lambda: torch.device("cpu"))
+    found = machine.measure(tmp_path, 1, "torch")
+    assert (found.backend, found.device) == ("torch", "")
+    assert found.operations_per_s and found.layer_s
+
+
+@pytest.mark.parametrize(
+    ("kind", "hip", "capability", "expected"),
+    [
+        ("cpu", None, (9, 0), False),
+        ("xpu", None, (9, 0), False),
+        ("cuda", None, (7, 5), False),
+        ("cuda", None, (8, 6), True),
+        ("cuda", "7.2", (11, 0), True),
+    ],
+)
+def test_which_devices_get_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    hip: str | None,
+    capability: tuple[int, int],
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_tensor_cores(torch.device(kind, 0)) == expected
 
 
 def test_lengths_are_few() -> None:

@@ -227,3 +227,13 @@ def test_closing_ends_the_thread_and_frees_the_port() -> None:
     assert not responder._thread.is_alive()
     with pytest.raises(OSError):
         measure_path(responder.address)
+
+
+def test_closing_breaks_off_a_turn() -> None:
+    responder = EchoResponder("127.0.0.1", "127.0.0.1")
+    with connect(responder.address) as other:
+        assert other.recv(8) == links.READY
+        responder.close()
+        assert other.recv(1) == b""
+    assert responder._served is not None
+    assert not responder._served[0].is_alive() and not responder.turn.locked()

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gangline.facts import Hardware, WorkerStats
+from gangline.facts import Gpu, Hardware, WorkerStats
 from gangline.hardware.measure import (
     Measurement,
     is_old,
@@ -101,3 +101,26 @@ def test_a_doubtful_measurement_is_repeated_once_there_is_quiet(
     found = run(scene())
     assert (found.operations_per_s, found.measured_busy) == (1e11, False)
     assert read_cache(tmp_path / "machine.json", measurement_key(found)) == fresh
+
+
+def test_a_cards_free_memory_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In steps: 10 MiB less are not worth telling."""
+    gib = 1 << 30
+    card = Gpu("RTX 4090", 24 * gib, False, 20 * gib)
+    free = iter([20 * gib - (10 << 20), 15 * gib])
+
+    def read_gpus(memory_bytes: int) -> tuple[Gpu, ...]:
+        return (msgspec.structs.replace(card, free_bytes=next(free, 15 * gib)),)
+
+    monkeypatch.setattr(machinewatch, "read_gpus", read_gpus)
+    monkeypatch.setattr(machinewatch, "GRAPHICS_EVERY_S", 0.01)
+    hardware = msgspec.structs.replace(HARDWARE, gpus=(card,))
+
+    async def scene() -> Hardware:
+        changed = asyncio.Event()
+        watch = MachineWatch(tmp_path, hardware, changed.set, fixed=True)
+        await changed.wait()
+        await watch.close()
+        return watch.hardware
+
+    assert run(scene()).gpus[0].free_bytes == 15 * gib

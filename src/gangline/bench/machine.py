@@ -171,7 +171,7 @@ def _attempt(work: Callable[[], T]) -> T | None:
     """One measurement; a machine on which it fails has the others."""
     try:
         return work()
-    except (GanglineError, OSError) as error:
+    except (GanglineError, OSError, RuntimeError) as error:  # the last: a GPU's driver
         print(f"not measured: {error}", file=sys.stderr)
         return None
 

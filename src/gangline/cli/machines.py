@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from gangline.cli.output import rate, significant, size, table
-from gangline.facts import ClusterState, Hardware, Interface, InterfaceKind, Link, NodeFacts
+from gangline.facts import ClusterState, Gpu, Hardware, Interface, InterfaceKind, Link, NodeFacts
+from gangline.hardware.device import computing_gpu
 
 MACHINES = ("NODE", "CHIP", "CORES", "MEMORY", "GPU", "NETWORK", "POWER")
 MEASURED = ("NODE", "READS", "PREFILL", "LAYER", "DISK", "MEASURED")
@@ -85,12 +86,23 @@ def cores_text(hardware: Hardware) -> str:
     return f"{hardware.cores - slow}+{slow}" if slow else str(hardware.cores)
 
 
+def gpu_title(gpu: Gpu) -> str:
+    """`RTX 4090` of a maker's full name."""
+    return short_chip(gpu.name.removeprefix("NVIDIA ").removeprefix("GeForce "))
+
+
+def device_text(hardware: Hardware) -> str:
+    """What workers compute on: a card of its own memory, or the machine's chip."""
+    gpu = computing_gpu(hardware, None)
+    return short_chip(hardware.chip) if gpu is None or gpu.shared else gpu_title(gpu)
+
+
 def gpus_text(hardware: Hardware) -> str:
     """`2 x RTX 4090, 24 GiB`; memory that is the machine's own is not counted twice."""
     names: dict[str, int] = {}
     for gpu in hardware.gpus:
         memory = "shared" if gpu.shared else size(gpu.memory_bytes)
-        text = f"{short_chip(gpu.name.removeprefix('NVIDIA ').removeprefix('GeForce '))}, {memory}"
+        text = f"{gpu_title(gpu)}, {memory}"
         names[text] = names.get(text, 0) + 1
     return "; ".join(text if n == 1 else f"{n} x {text}" for text, n in names.items())
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import msgspec
 
 from gangline.cli.common import add_json, add_url, client_of, watch_states
-from gangline.cli.machines import render_machines, short_chip
+from gangline.cli.machines import device_text, render_machines
 from gangline.cli.output import (
     command,
     counted,
@@ -34,6 +34,7 @@ from gangline.facts import (
     Stage,
     WorkerFacts,
 )
+from gangline.hardware.device import seen_by
 
 EXIT_UNHEALTHY = 3
 HEADER = ("NODE", "DEVICE", "FREE", "LAYERS", "BACKEND", "LINK", "STATE")
@@ -166,8 +167,8 @@ def _row(
         link = link_between(here, node) if here is not None else None
     return (
         node.name + ("*" if node.id == state.node else ""),
-        short_chip(node.hardware.chip),
-        size(node.hardware.free_bytes),
+        device_text(node.hardware),
+        size(seen_by(node.hardware, None).free_bytes),
         f"[{stage.span.start}, {stage.span.end})" if stage else "",
         worker.backend if worker is not None and worker.backend != "auto" else "",
         link_text(link),

@@ -75,18 +75,21 @@ class EchoResponder:
         self.turn = threading.Lock()
         self._own = (_LOOPBACK_OF.get(host, host), port)
         self._closing = False
-        self._served: threading.Thread | None = None
+        self._served: tuple[threading.Thread, socket.socket] | None = None
         self._thread = threading.Thread(target=self._serve, name="echo", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening; returns when the threads have ended, at the latest after a turn."""
+        """Stop listening and break off a turn; returns when the threads have ended."""
         self._closing = True
         with contextlib.suppress(OSError):  # a blocked accept() is woken portably by a caller only
             socket.create_connection(self._own, timeout=GREETING_S).close()
         self._thread.join(GREETING_S)
         if self._served is not None:
-            self._served.join(TURN_S)
+            thread, connection = self._served
+            with contextlib.suppress(OSError):  # that turn is over already
+                connection.shutdown(socket.SHUT_RDWR)
+            thread.join(TURN_S)
         self._socket.close()
 
     def _serve(self) -> None:
@@ -101,10 +104,11 @@ class EchoResponder:
                 with connection, contextlib.suppress(OSError):  # it went away: as well
                     connection.sendall(BUSY)
                 continue
-            self._served = threading.Thread(
+            thread = threading.Thread(
                 target=self._take_turn, args=(connection,), name="echo-turn", daemon=True
             )
-            self._served.start()
+            self._served = (thread, connection)
+            thread.start()
 
     def _take_turn(self, connection: socket.socket) -> None:
         try:

@@ -1,6 +1,6 @@
 """Keeps a node's own facts true: free memory often, cables and power now and then, speed rarely.
 
-Measuring takes the whole machine for two seconds, so it waits until no model answers or loads, and
+Measuring takes the whole machine for some seconds, so it waits until no model answers or loads, and
 is broken off when one begins to.
 """
 

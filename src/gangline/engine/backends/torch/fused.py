@@ -59,7 +59,7 @@ class Fused:
         On a CPU they run only in Triton's interpreter, for tests: it has no bf16.
         """
         interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-        if device.type != "cuda" and not interpreted:
+        if not interpreted and not has_tensor_cores(device):
             return None
         fused = Fused(device, torch.float32 if interpreted else torch.bfloat16)
         try:
@@ -169,6 +169,14 @@ class Fused:
             CHOSEN=tiles is not None, BLOCK_ROWS=n_rows, **forms, **TILE,
         )  # fmt: skip
         return y
+
+
+def has_tensor_cores(device: torch.device) -> bool:
+    """Whether it is a GPU that Triton has code for and that multiplies bf16: NVIDIA's from compute
+    capability 8.0 on (RTX 30, A100), and AMD's."""
+    if device.type != "cuda":
+        return False
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def launch(name: str, grid: tuple[int, ...], *arguments: object, **constants: int) -> None:

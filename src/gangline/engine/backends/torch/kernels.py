@@ -45,7 +45,7 @@ def _affine(scales, offsets, row, group, inside, n_groups):
     return scale, offset
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["per_row"])
 def multiply_alone(
     x,  # (T, K) float32
     low,  # (E, N, n_low) int32
@@ -93,7 +93,7 @@ def multiply_alone(
     tl.store(y + pair.to(tl.int64) * n_outputs + output, tl.sum(sums, 1), mask=known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_pairs", "per_row"])
 def multiply_tiles(
     x,  # (T, K), in the precision of the products
     low,  # (E, N, n_low) int32
