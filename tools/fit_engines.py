@@ -38,7 +38,7 @@ class Problem:
 
     def __init__(self, prepared: list[Prepared], layout: Layout) -> None:
         self.prepared, self.layout = prepared, layout
-        self.sigma = np.array([SIGMA[one.kind] * (1 + one.case.dated) for one in prepared])
+        self.sigma: Floats = np.array([SIGMA[one.kind] * (1 + one.case.dated) for one in prepared])
         self.measured: Floats = np.log([one.case.value for one in prepared])
         of_source = [(one.case.source, one.kind) for one in prepared]
         sources = sorted(set(of_source))
