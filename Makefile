@@ -1,5 +1,5 @@
 # Gangline: two commands matter. `make run` starts the demo, `make test` passes the tests.
-# POSIX make and sh; on Windows use the commands below by hand (docs/install.md).
+# GNU make and sh; on Windows use the commands below by hand (docs/install.md).
 
 PYTHON ?= python3
 VENV   ?= .venv

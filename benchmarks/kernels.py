@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,15 +31,17 @@ from gangline.engine.decoder import Decoder
 from gangline.engine.operations import Attention, Batch
 from gangline.facts import Span
 
-DEMO = {
-    "n_layers": 8,
-    "hidden": 256,
-    "n_heads": 8,
-    "n_kv_heads": 4,
-    "head_dim": 32,
-    "ffn": 512,
-    "vocab": 1024,
-}
+# Writes a checkpoint of the demo model's shape.
+make_demo = partial(
+    make_checkpoint,
+    n_layers=8,
+    hidden=256,
+    n_heads=8,
+    n_kv_heads=4,
+    head_dim=32,
+    ffn=512,
+    vocab=1024,
+)
 
 
 def best_us(run: Callable[[], object], repeat: int) -> float:
@@ -140,7 +143,7 @@ def main() -> None:
     found: dict[str, object] = {"path": _kernels.path(), "call_us": operations(1)}
     with TemporaryDirectory() as folder:
         for kind in ("bf16", "q4"):
-            path = make_checkpoint(Path(folder) / kind, kind=kind, **DEMO)
+            path = make_demo(Path(folder) / kind, kind=kind)
             checkpoint = open_checkpoint(path)
             for threads in chosen.threads:
                 for lanes in (1, 16):

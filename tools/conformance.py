@@ -20,9 +20,9 @@ import numpy as np
 import torch
 import transformers
 from tests.engine.conformance import Case, largest_error
-from tools.conformance_cases import CASES, SMALL
 
 from gangline.checkpoint.headers import read_entries
+from tools.conformance_cases import CASES, SMALL
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures" / "families"
 LENGTHS = (70, 19, 27)  # tokens of the prompts; longer than all windows, the first than a block
@@ -80,7 +80,7 @@ def record(names: list[str]) -> None:
             for number, (ids, logits) in enumerate(zip(case.prompts, case.logits, strict=True)):
                 arrays[f"ids/{number}"], arrays[f"logits/{number}"] = ids, logits
             file = FIXTURES / f"{name}.npz"
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
             error = largest_error(case, "reference")
             print(f"{name:20} {file.stat().st_size / 1e3:6.1f} kB  reference {error:.1e}")
 

@@ -116,7 +116,7 @@ def record() -> None:
         arrays[f"{name}/config"] = np.frombuffer(json.dumps(config).encode(), np.uint8)
         arrays[f"{name}/name"] = np.array(of)
         arrays[f"{name}/values"] = expected[of].detach().numpy().astype(np.float32)
-    np.savez_compressed(FIXTURE, **arrays)
+    np.savez_compressed(FIXTURE, allow_pickle=False, **arrays)
     print(f"{len(CASES)} cases, {FIXTURE.stat().st_size / 1e3:.0f} kB")
 
 

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from gangline.plan.engines import published_fit
-from tools.fit_layout import Layout
+from tools.fit_layout import Floats, Layout
 from tools.fit_predict import Prepared, predict, prepare
 from tools.fit_report import Outcome, errors_of, report, toml_of
 from tools.published import DATA, cases_of, read_rows
@@ -38,30 +38,33 @@ class Problem:
 
     def __init__(self, prepared: list[Prepared], layout: Layout) -> None:
         self.prepared, self.layout = prepared, layout
-        self.sigma = np.array([SIGMA[one.kind] * (1 + one.case.dated) for one in prepared])
-        self.measured = np.log([one.case.value for one in prepared])
+        self.sigma: Floats = np.array([SIGMA[one.kind] * (1 + one.case.dated) for one in prepared])
+        self.measured: Floats = np.log([one.case.value for one in prepared])
         of_source = [(one.case.source, one.kind) for one in prepared]
         sources = sorted(set(of_source))
         self.n_factors = len(layout.keys)
         self.shared = np.array([[one == source for source in sources] for one in of_source], float)
-        self.means = np.concatenate([layout.means, np.zeros(len(sources))])
-        self.widths = np.concatenate([layout.widths, [SOURCE_SIGMA[kind] for _, kind in sources]])
+        self.means: Floats = np.concatenate([layout.means, np.zeros(len(sources))])
+        self.widths: Floats = np.concatenate(
+            [layout.widths, [SOURCE_SIGMA[kind] for _, kind in sources]]
+        )
         self.concerned = [
             [i for i, one in enumerate(prepared) if layout.concerns(key, one.case)]
             for key in layout.keys
         ]
 
-    def start(self, factors: np.ndarray) -> np.ndarray:
+    def start(self, factors: Floats) -> Floats:
         """Factors, and sources that are not off."""
         return np.concatenate([factors, np.zeros(len(self.means) - self.n_factors)])
 
-    def errors(self, theta: np.ndarray) -> np.ndarray:
+    def errors(self, theta: Floats) -> Floats:
         """Of each row, in standard deviations."""
         fit = self.layout.fit_of(theta[: self.n_factors])
-        logs = np.log([predict(one, fit) for one in self.prepared])
-        return (logs + self.shared @ theta[self.n_factors :] - self.measured) / self.sigma
+        logs: Floats = np.log([predict(one, fit) for one in self.prepared])
+        of_sources: Floats = self.shared @ theta[self.n_factors :]
+        return (logs + of_sources - self.measured) / self.sigma
 
-    def jacobian(self, theta: np.ndarray) -> np.ndarray:
+    def jacobian(self, theta: Floats) -> Floats:
         """Slope of each row's error in each number."""
         slopes = np.zeros((len(self.prepared), len(theta)))
         slopes[:, self.n_factors :] = self.shared / self.sigma[:, None]
@@ -76,24 +79,24 @@ class Problem:
             slopes[rows, i] = (after - before[rows]) / NUDGE / self.sigma[rows]
         return slopes
 
-    def loss(self, residuals: np.ndarray, theta: np.ndarray) -> float:
+    def loss(self, residuals: Floats, theta: Floats) -> float:
         """What is minimized."""
         apart = self.apart(theta)
         robust = np.abs(np.concatenate([residuals, apart[self.n_factors :]]))
         huber = np.where(robust < HUBER, robust**2, 2 * HUBER * robust - HUBER**2)
         return float(huber.sum() + (apart[: self.n_factors] ** 2).sum())
 
-    def apart(self, theta: np.ndarray) -> np.ndarray:
+    def apart(self, theta: Floats) -> Floats:
         """How far each number is from what was believed of it, in standard deviations."""
         return (theta - self.means) / self.widths
 
 
-def _pull(apart: np.ndarray) -> np.ndarray:
+def _pull(apart: Floats) -> Floats:
     """How much of its pull a row keeps that is so many standard deviations off."""
     return np.minimum(1.0, HUBER / np.maximum(np.abs(apart), 1e-9))
 
 
-def solve(problem: Problem, factors: np.ndarray, rounds: int) -> np.ndarray:
+def solve(problem: Problem, factors: Floats, rounds: int) -> Floats:
     """The most probable logarithms of all factors."""
     theta, damping = problem.start(factors), 1e-2
     residuals = problem.errors(theta)
@@ -122,7 +125,7 @@ def solve(problem: Problem, factors: np.ndarray, rounds: int) -> np.ndarray:
 
 
 def cross_validate(
-    prepared: list[Prepared], layout: Layout, factors: np.ndarray, note: Callable[[str], None]
+    prepared: list[Prepared], layout: Layout, factors: Floats, note: Callable[[str], None]
 ) -> list[Outcome]:
     """Predict each source's rows from all the other sources."""
     outcomes = []

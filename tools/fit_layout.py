@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from gangline.plan import catalog
 from gangline.plan.engines import (
@@ -89,6 +90,7 @@ KNOWN = {
     "distributed-llama": EngineFit(fan_out=True, pipelines=False),
 }
 
+Floats = NDArray[np.float64]
 Key = tuple[str, str, str]  # group, name, field
 
 
@@ -136,7 +138,8 @@ class Layout:
                     self.keys.append((group, name, field))
                     means.append(0.0)
                     widths.append(width * (CHILD_SHARE if name in PARENTS else 1.0))
-        self.means, self.widths = np.array(means), np.array(widths)
+        self.means: Floats = np.array(means, np.float64)
+        self.widths: Floats = np.array(widths, np.float64)
 
     def concerns(self, key: Key, case: Case) -> bool:
         """Whether a factor has a part in what is predicted of a row."""
@@ -151,9 +154,10 @@ class Layout:
             "chip": name == chip,
         }[group]
 
-    def fit_of(self, theta: np.ndarray) -> Fit:
+    def fit_of(self, theta: Floats) -> Fit:
         """The coefficients that a vector of logarithms stands for."""
-        value = dict(zip(self.keys, np.exp(theta).tolist(), strict=True))
+        numbers: list[float] = np.exp(theta).tolist()
+        value = dict(zip(self.keys, numbers, strict=True))
 
         def common(field: str) -> float:
             return value["common", "", field]

@@ -75,7 +75,7 @@ def report(outcomes: list[Outcome], rows: bool) -> None:
 def errors_of(outcomes: list[Outcome]) -> dict[str, ErrorFit]:
     """The error that each engine's predictions carry; few rows borrow from all of them."""
     outcomes = [one for one in outcomes if not one.prepared.case.dated]
-    found = {}
+    found: dict[str, ErrorFit] = {}
     for engine in ENGINES:
         values = {}
         for kind in KINDS:

@@ -73,7 +73,8 @@ def read_rows(paths: Iterable[Path]) -> list[dict[str, str]]:
 
 def cases_of(rows: list[dict[str, str]]) -> tuple[list[Case], dict[str, list[str]]]:
     """The cases, and the ids of rows that were left out by the reason."""
-    cases, left_out = [], {}
+    cases: list[Case] = []
+    left_out: dict[str, list[str]] = {}
     for row in rows:
         reason = reason_to_leave_out(row)
         if reason is None:

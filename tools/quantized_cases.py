@@ -109,7 +109,9 @@ def gptq(
     symmetric: bool = False,
     scattered: bool = False,
 ) -> Values:
-    model, tensors, values = tiny(), {}, {}
+    model = tiny()
+    tensors: Values = {}
+    values: Values = {}
     for name, linear in linears(model).items():
         columns = linear.in_features
         groups = torch.arange(columns) // group_size
@@ -141,7 +143,9 @@ def _dequantized(packer: Any) -> torch.Tensor:
 
 
 def awq(folder: Path, layout: str = "gemm", group_size: int = 64) -> Values:
-    model, tensors, values = tiny(), {}, {}
+    model = tiny()
+    tensors: Values = {}
+    values: Values = {}
     for name, linear in linears(model).items():
         scales, zeros = steps_of(linear.weight.data, 4, group_size, False)
         _onto_grid(linear, scales, zeros, group_size)
@@ -188,7 +192,9 @@ def _packed_by(
 def compressed(folder: Path, form: str, scales_as: torch.dtype, **weights: Any) -> Values:
     scheme = QuantizationScheme(targets=["Linear"], weights=weights, format=form)
     compressor = BaseCompressor.get_value_from_registry(form)
-    model, tensors, values = tiny(), {}, {}
+    model = tiny()
+    tensors: Values = {}
+    values: Values = {}
     for name, linear in linears(model).items():
         state = {"weight": linear.weight.data.float(), **_scales(linear.weight.data, weights)}
         state = {
@@ -269,20 +275,26 @@ def fp8(folder: Path, block: tuple[int, int] | None = (32, 64)) -> Values:
     """transformers' own quantizer, and what it makes of the file again."""
     from transformers.integrations.finegrained_fp8 import Fp8Dequantize, Fp8Quantize
 
-    config = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"}
-    config["weight_block_size"] = list(block) if block else None
+    config = {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "activation_scheme": "dynamic",
+        "weight_block_size": list(block) if block else None,
+        "modules_to_not_convert": ["lm_head"],
+    }
     own = transformers.FineGrainedFP8Config(weight_block_size=block, activation_scheme="dynamic")
 
     class Quantizer:
         quantization_config = own
 
-    model, tensors, values = tiny(), {}, {}
+    model = tiny()
+    tensors: Values = {}
+    values: Values = {}
     for name, linear in linears(model).items():
         weight = linear.weight.data.float()
         small = Fp8Quantize(Quantizer()).convert({f"{name}.weight": weight})
         tensors |= small
         values[f"{name}.weight"] = _fp8_again(Fp8Dequantize(Quantizer()), small, name)
-    config["modules_to_not_convert"] = ["lm_head"]
     write(folder, model, tensors, config)
     return values
 
@@ -316,8 +328,8 @@ def gpt_oss(folder: Path) -> Values:
     return values
 
 
-INT = {"type": "int", "symmetric": True, "strategy": "group"}
-FLOAT = {"type": "float", "num_bits": 8, "symmetric": True}
+INT: dict[str, Any] = {"type": "int", "symmetric": True, "strategy": "group"}
+FLOAT: dict[str, Any] = {"type": "float", "num_bits": 8, "symmetric": True}
 packed = partial(compressed, form="pack-quantized", scales_as=torch.bfloat16)
 
 # Case → what writes it.
@@ -342,20 +354,16 @@ CASES: dict[str, Callable[[Path], Values]] = {
         for bits in (3, 4, 8)
     },
     "packed-channel": partial(packed, num_bits=4, **{**INT, "strategy": "channel"}),
-    "int8-channel": partial(
-        compressed,
-        form="int-quantized",
-        scales_as=torch.bfloat16,
-        num_bits=8,
-        **{**INT, "strategy": "channel"},
-    ),
-    "int8-tensor": partial(
-        compressed,
-        form="int-quantized",
-        scales_as=torch.bfloat16,
-        num_bits=8,
-        **{**INT, "strategy": "tensor"},
-    ),
+    **{
+        f"int8-{strategy}": partial(
+            compressed,
+            form="int-quantized",
+            scales_as=torch.bfloat16,
+            num_bits=8,
+            **{**INT, "strategy": strategy},
+        )
+        for strategy in ("channel", "tensor")
+    },
     **{
         f"float8-{strategy}": partial(
             compressed, form="float-quantized", scales_as=torch.float32, strategy=strategy, **FLOAT
@@ -370,26 +378,17 @@ CASES: dict[str, Callable[[Path], Values]] = {
         block_structure=[128, 128],
         **FLOAT,
     ),
-    "nvfp4": partial(
-        compressed,
-        form="nvfp4-pack-quantized",
-        scales_as=torch.float32,
-        num_bits=4,
-        type="float",
-        strategy="tensor_group",
-        group_size=16,
-        symmetric=True,
-    ),
-    "mxfp4": partial(
-        compressed,
-        form="mxfp4-pack-quantized",
-        scales_as=torch.float32,
-        num_bits=4,
-        type="float",
-        strategy="group",
-        group_size=32,
-        symmetric=True,
-    ),
+    **{
+        name: partial(
+            compressed,
+            form=f"{name}-pack-quantized",
+            scales_as=torch.float32,
+            strategy=strategy,
+            group_size=group_size,
+            **{**FLOAT, "num_bits": 4},
+        )
+        for name, strategy, group_size in (("nvfp4", "tensor_group", 16), ("mxfp4", "group", 32))
+    },
     "gpt-oss": gpt_oss,
     "fp8": fp8,
     "fp8-whole": partial(fp8, block=None),

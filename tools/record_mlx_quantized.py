@@ -33,7 +33,7 @@ def main() -> None:
     arrays["mxfp4.values"] = np.array(
         mx.dequantize(packed, scales, mode="mxfp4").astype(mx.float32)
     )
-    np.savez_compressed(FIXTURE, **arrays)
+    np.savez_compressed(FIXTURE, allow_pickle=False, **arrays)
     print(f"{FIXTURE}: MLX {mx.__version__}")
 
 

@@ -13,11 +13,11 @@ from gangline.bench import synth
 from gangline.bench.layout import QUANTS, parts_of
 from gangline.bench.shapes import SHAPES
 from gangline.bench.synth import config_of, synthesize
-from gangline.checkpoint.describe import describe
 from gangline.checkpoint.headers import read_entries
 from gangline.checkpoint.model import open_checkpoint
 from gangline.engine.backends.reference import dense
 from gangline.errors import Conflict, DoesNotFit, GanglineError, NotFound, UsageError
+from tests.described import describe
 from tests.engine.steps import Chain
 
 # Parameters of the published checkpoints, an output matrix that is the embedding counted once.

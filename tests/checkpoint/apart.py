@@ -8,8 +8,10 @@ from pathlib import Path
 
 CODE = """
 import sys
-from gangline.checkpoint.describe import describe
-print(describe(sys.argv[1]).n_layers, "numpy" in sys.modules)
+from pathlib import Path
+from gangline.checkpoint.contents import read_contents
+from gangline.checkpoint.describe import describe_contents
+print(describe_contents(read_contents(Path(sys.argv[1]))).n_layers, "numpy" in sys.modules)
 """
 
 

@@ -10,10 +10,10 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from gangline.checkpoint.affine import values
-from gangline.checkpoint.describe import describe
 from gangline.checkpoint.model import open_checkpoint
 from gangline.errors import CheckpointError, NotFound
 from tests.checkpoint.apart import described_apart
+from tests.described import describe
 from tests.make_checkpoint import make_checkpoint
 from tests.make_gguf import make_gguf
 

@@ -16,11 +16,11 @@ import pytest
 
 from gangline.checkpoint.affine import values
 from gangline.checkpoint.config import shape_of
-from gangline.checkpoint.describe import describe
 from gangline.checkpoint.gguf_config import ARCHITECTURES
 from gangline.checkpoint.gguf_names import NAMES
 from gangline.checkpoint.model import open_checkpoint
 from gangline.checkpoint.shape import ModelShape
+from tests.described import describe
 from tests.engine.fixtures import NAMES as FIXTURES
 from tests.engine.fixtures import read_case
 from tests.make_gguf import make_gguf

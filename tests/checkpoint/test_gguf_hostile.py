@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gangline.checkpoint.block_types import BLOCK_TYPES
-from gangline.checkpoint.describe import describe
 from gangline.checkpoint.gguf import Array, read_gguf, read_head
 from gangline.errors import CheckpointError, GanglineError
+from tests.described import describe
 from tests.fuzz_files import attack
 from tests.make_checkpoint import make_checkpoint
 from tests.make_gguf import make_gguf

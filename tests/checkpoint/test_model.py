@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from gangline import load_model
-from gangline.checkpoint.describe import describe
 from gangline.checkpoint.headers import read_header
 from gangline.checkpoint.model import open_checkpoint
 from gangline.checkpoint.quantization import GroupAffine
 from gangline.errors import CheckpointError
 from tests.checkpoint.apart import described_apart
+from tests.described import describe
 from tests.make_checkpoint import KINDS, Arrays, make_checkpoint, write_safetensors
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gangline.checkpoint.describe import describe
 from gangline.checkpoint.model import open_checkpoint
 from gangline.checkpoint.tensors import GroupAffine, Tensor
 from gangline.engine.backends.reference import dense
 from gangline.errors import CheckpointError
+from tests.described import describe
 from tests.engine.fixtures import NAMES, Weights, family_of, from_bf16, read_fixture, write_model
 from tests.engine.steps import Chain
 from tests.make_checkpoint import pack, quantize

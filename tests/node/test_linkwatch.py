@@ -37,16 +37,18 @@ def view_with(responder: EchoResponder) -> View:
     return view_of(A, None, own, report_of(B, echo_address=responder.address))
 
 
-def test_a_peer_is_measured_and_the_result_kept(tmp_path: Path, responder: EchoResponder) -> None:
-    async def scene() -> tuple[Link, ...]:
-        changed = asyncio.Event()
-        watch = LinkWatch(tmp_path, changed.set, threading.Lock())
-        watch.follow(view_with(responder))
-        await changed.wait()
-        await watch.close()
-        return watch.links()
+async def measured_once(home: Path, responder: EchoResponder) -> tuple[Link, ...]:
+    """The links once the first measurement has come."""
+    changed = asyncio.Event()
+    watch = LinkWatch(home, changed.set, threading.Lock())
+    watch.follow(view_with(responder))
+    await changed.wait()
+    await watch.close()
+    return watch.links()
 
-    (link,) = run(scene())
+
+def test_a_peer_is_measured_and_the_result_kept(tmp_path: Path, responder: EchoResponder) -> None:
+    (link,) = run(measured_once(tmp_path, responder))
     assert (link.to, link.address, link.kind) == (B, "127.0.0.1", "virtual")
     assert link.rtt_us is not None and link.gbps is not None and link.measured_at is not None
     assert [path.address for path in link.paths] == ["127.0.0.1"]
@@ -97,15 +99,7 @@ def test_an_unreachable_peer_is_tried_again_soon(
 
     monkeypatch.setattr(linkwatch, "measure_path", measure)
 
-    async def scene() -> tuple[Link, ...]:
-        changed = asyncio.Event()
-        watch = LinkWatch(tmp_path, changed.set, threading.Lock())
-        watch.follow(view_with(responder))
-        await changed.wait()
-        await watch.close()
-        return watch.links()
-
-    assert [link.to for link in run(scene())] == [B]
+    assert [link.to for link in run(measured_once(tmp_path, responder))] == [B]
 
 
 @given(st.integers(0, 2000), st.floats(0, 1))

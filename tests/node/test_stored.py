@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gangline.checkpoint.describe import describe
 from gangline.errors import CheckpointError, NotFound, UsageError
 from gangline.facts import ModelId
 from gangline.node import stored as stored_module
 from gangline.node.stored import ModelStore, Stored, describe_folder, models_at
+from tests.described import describe
 from tests.engine.fixtures import read_fixture, write_model
 from tests.make_checkpoint import make_checkpoint
 from tests.make_gguf import make_gguf

@@ -6,10 +6,10 @@ import pytest
 
 from gangline.errors import UsageError
 from gangline.plan import catalog
+from gangline.plan.elements import Fields, elements_of
 from gangline.plan.shape import (
     LayerCost,
     ModelCost,
-    active_weights,
     bits_of,
     cost_of_config,
     with_layers,
@@ -20,8 +20,10 @@ from tests.plan.parameter_count import count_parameters
 @pytest.mark.parametrize("model", catalog.models(), ids=lambda model: model.id)
 def test_all_weights_are_counted(model: catalog.ModelType) -> None:
     """Against the count that was written apart; norms and small gates differ."""
-    total, used = active_weights(model.config)
-    count = count_parameters(model.config)
+    fields, count = Fields(model.config), count_parameters(model.config)
+    layers, table = elements_of(fields), fields.hidden * fields.vocab
+    total = sum(layer.weights for layer in layers) + table * (1 if fields.tied else 2)
+    used = sum(layer.shared + layer.n_active * layer.expert for layer in layers) + table
     assert total == pytest.approx(count.total, rel=0.001)
     assert used == pytest.approx(count.active_layers + count.embedding, rel=0.001)
 

@@ -9,13 +9,12 @@ import json
 import re
 from collections.abc import Mapping
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from gangline.checkpoint.config import architecture_of
-from gangline.checkpoint.contents import Contents, read_contents
+from gangline.checkpoint.contents import Contents
 from gangline.checkpoint.headers import Entry
 from gangline.checkpoint.parts import Part
 from gangline.checkpoint.shape import ModelShape
@@ -68,14 +67,9 @@ class Description(msgspec.Struct, frozen=True):
         return self.shape.n_layers if self.shape is not None else 0
 
 
-def describe(path: Path | str) -> Description:
-    """Read config and headers. A model that is sound but not supported is described as such;
-    files that cannot be read raise `CheckpointError` or `NotFound`."""
-    return describe_contents(read_contents(Path(path)))
-
-
 def describe_contents(contents: Contents) -> Description:
-    """As `describe`, of a model whose config and headers were read."""
+    """Describe a model by its config and headers; a sound one that is not supported is described
+    as such. CheckpointError where a header says what cannot be."""
     shape, reason, found = None, "", Sizes((), (), 0, 0)
     try:
         shape = contents.shape()

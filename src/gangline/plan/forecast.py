@@ -304,37 +304,33 @@ def _stage_seconds(
     return total
 
 
+def _messages(
+    model: ModelCost, cluster: Cluster, stages: Sequence[StageForecast], step: Step
+) -> list[tuple[float, LinkType]]:
+    """Bytes and link of each hop: from each stage to the next, the last one's to the head."""
+    if len(stages) == 1:
+        return []
+    last = Step(1, step.lanes, step.depth)  # only the last rows go home
+    sizes = [hidden_bytes(model, step)] * (len(stages) - 1) + [hidden_bytes(model, last)]
+    ring = pairwise((*stages, stages[0]))
+    links = [cluster.link(a.members[0], b.members[0]) for a, b in ring]
+    return list(zip(sizes, links, strict=True))
+
+
 def _hops(
     model: ModelCost, cluster: Cluster, stages: Sequence[StageForecast], step: Step
 ) -> list[float]:
-    """Seconds from each stage to the next, the last one's to the head."""
-    if len(stages) == 1:
-        return []
-    following = (*stages[1:], stages[0])
-    last = Step(1, step.lanes, step.depth)  # only the last rows go home
-    return [
-        hop_seconds(
-            hidden_bytes(model, last if b is stages[0] else step),
-            cluster.link(a.members[0], b.members[0]),
-            cluster.engine,
-        )
-        for a, b in zip(stages, following, strict=True)
-    ]
+    """Seconds of each hop."""
+    messages = _messages(model, cluster, stages, step)
+    return [hop_seconds(n_bytes, link, cluster.engine) for n_bytes, link in messages]
 
 
 def _wires(
     model: ModelCost, cluster: Cluster, stages: Sequence[StageForecast], step: Step
 ) -> list[float]:
     """Of each hop, the seconds for which its bytes keep the link busy."""
-    if len(stages) == 1:
-        return []
-    sizes = [hidden_bytes(model, step)] * (len(stages) - 1)
-    sizes.append(hidden_bytes(model, Step(1, step.lanes, step.depth)))  # the last rows go home
-    ring = pairwise((*stages, stages[0]))
-    return [
-        wire_seconds(n_bytes, cluster.link(a.members[0], b.members[0]))
-        for n_bytes, (a, b) in zip(sizes, ring, strict=True)
-    ]
+    messages = _messages(model, cluster, stages, step)
+    return [wire_seconds(n_bytes, link) for n_bytes, link in messages]
 
 
 def _times(
@@ -384,16 +380,7 @@ def _lanes_tps(
         step = Step(1, rows, wish.prompt)
         times = _times(model, cluster, stages, step)
         hops = _hops(model, cluster, stages, step)
-        wire = hidden_bytes(model, step) * 8
-        pairs = zip(stages, (*stages[1:], stages[0]), strict=True)
-        busy = (
-            max(
-                (wire / (cluster.link(a.members[0], b.members[0]).gbps * 1e9) for a, b in pairs),
-                default=0.0,
-            )
-            if len(stages) > 1
-            else 0.0
-        )
-        around = max(sum(times) + sum(hops), in_flight * max((*times, busy)))
+        wires = _wires(model, cluster, stages, step)
+        around = max(sum(times) + sum(hops), in_flight * max(times + wires))
         best = max(best, wish.lanes / around)
     return best

@@ -197,16 +197,6 @@ def bits_of(cost: ModelCost) -> float:
     return round(8 * sum(cost.layer_bytes) / max(weights, 1), 2)
 
 
-def active_weights(config: Mapping[str, Any]) -> tuple[int, int]:
-    """All weights, and those that one token uses: the embedding counts only if it is the output."""
-    fields = Fields(config)
-    table = fields.hidden * fields.vocab
-    layers = elements_of(fields)
-    total = sum(layer.weights for layer in layers) + table * (1 if fields.tied else 2)
-    used = sum(layer.shared + layer.n_active * layer.expert for layer in layers) + table
-    return total, used
-
-
 def _layer_cost(part: Elements, bits: float, expert_bits: float) -> LayerCost:
     """A layer's numbers as bytes and arithmetic."""
     return LayerCost(
