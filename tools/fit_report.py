@@ -66,6 +66,7 @@ def report(outcomes: list[Outcome], rows: bool) -> None:
     outcomes = [one for one in outcomes if not one.prepared.case.dated]
     for by in (
         lambda o: (o.prepared.kind,),
+        lambda o: (o.prepared.kind, o.prepared.case.file),
         lambda o: (o.prepared.kind, o.prepared.case.engine),
         lambda o: (o.prepared.kind, o.prepared.case.engine, o.prepared.case.source),
     ):

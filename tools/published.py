@@ -44,6 +44,7 @@ class Case(NamedTuple):
     """A row that the cost model can be asked about."""
 
     id: str
+    file: str  # in which the row stands
     source: str  # rows of one source are left out of a fit together
     engine: Engine
     machine: MachineType
@@ -63,11 +64,11 @@ class Case(NamedTuple):
 
 
 def read_rows(paths: Iterable[Path]) -> list[dict[str, str]]:
-    """The rows of files as they are."""
+    """The rows of files as they are, each with the name of its file as `file`."""
     rows = []
     for path in paths:
         with path.open(encoding="utf-8", newline="") as file:
-            rows += list(csv.DictReader(file))
+            rows += [row | {"file": path.name} for row in csv.DictReader(file)]
     return rows
 
 
@@ -139,6 +140,7 @@ def _case(row: dict[str, str]) -> Case:
     ubatch = re.search(r"ubatch (\d+)", row["note"])
     return Case(
         id=row["id"],
+        file=row["file"],
         source=f"{row['id'].split('-')[0]} {re.split(r'[ @]', row['source'])[0]}",
         engine=engine,
         machine=machine_of(text, cpu=CPU_ROWS.search(row["software"]) is not None),
