@@ -18,9 +18,9 @@ from gangline.plan.engines import ENGINES, Engine, find_engine
 from gangline.plan.forecast import Wish
 from gangline.plan.market import MODELS_COMPARED, Compared, Limits, Offer, compare, offers
 from gangline.plan.mixes import MOST_OF_A_KIND, mixed_offers
+from gangline.plan.numbers import rate
 from gangline.plan.plot import plot_offers
 from gangline.plan.question import ShapeAt
-from gangline.plan.reasons import rate
 
 SHOWN = 20
 ORDERS = ("price", "watts", "speed")
@@ -117,7 +117,7 @@ def render(title: str, shown: list[Offer], count: int) -> list[str]:
             _money(offer.price_usd),
             offer.price_date,
             "" if offer.watts is None else f"{offer.watts:.0f} W",
-            "" if offer.tokens_per_joule is None else f"{offer.tokens_per_joule:.2g}",
+            "" if offer.tokens_per_joule is None else rate(offer.tokens_per_joule),
         )
         for offer in shown
     ]
