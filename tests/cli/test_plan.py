@@ -12,7 +12,11 @@ import pytest
 
 from gangline.cli.main import main
 from gangline.cli.picture import ZOOM
-from gangline.cli.plan import stored_bits
+from gangline.cli.plan import find_model, stored_bits
+from gangline.plan.catalog import machines
+from gangline.plan.engines import find_engine
+from gangline.plan.forecast import Wish
+from gangline.plan.market import Limits, cheapest, offers
 from gangline.plan.numbers import rate, usd
 from gangline.plan.plot import HEIGHT, WIDTH
 from tests.cli.conftest import Run
@@ -129,6 +133,16 @@ def test_numbers_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert rate(value) == shown
     assert [usd(v) for v in (0.0004, 0.31, 12_000.0)] == ["$0.0004", "$0.31", "$12,000"]
+
+
+def test_the_cheapest_is_the_first_of_all_offers_that_are_so_fast() -> None:
+    _, shape, bits = find_model("llama-3.3-70b", None)
+    engine, wish = find_engine("ours"), Wish(4096)
+    some = machines()[::9]
+    every = offers(shape, bits, engine, wish, Limits(), some)
+    for min_tps in (0.1, 5.0, 15.0, 1e9):
+        first = next((one for one in every if one.decode_tps >= min_tps), None)
+        assert cheapest(shape, bits, engine, wish, min_tps, some) == first
 
 
 def test_what_the_catalogue_has(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlencode
@@ -182,7 +183,9 @@ def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
     model = catalog.model(name)
     if bits is None:
         bits = min(model.bits, key=lambda usual: abs(usual - USUAL_BITS))
-    return model.id, lambda wanted: cost_of_config(model.config, wanted), stored_bits(bits)
+    # Kept: a shop asks for the same bits a thousand times.
+    shape = functools.cache(lambda wanted: cost_of_config(model.config, wanted))
+    return model.id, shape, stored_bits(bits)
 
 
 def stored_bits(bits: float) -> float:
