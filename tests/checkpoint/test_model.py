@@ -125,6 +125,29 @@ def test_an_unsupported_model_is_described_with_the_reason(tmp_path: Path) -> No
     assert found.size_bytes > 0 and found.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("model.layers.1.", "lacks layer 1 of the 3 of its config"),
+        ("model.layers.", "lacks 3 layers, as 0, of the 3 of its config"),
+        ("model.layers.2.mlp.up_proj", "lacks `mlp.up_proj.weight` of layer 2"),
+        ("model.layers.0.mlp.up_proj", "lacks `mlp.up_proj.weight` of layer 0"),
+        ("model.norm", "lacks `norm.weight`"),
+        ("lm_head", "lacks `lm_head.weight`"),
+    ],
+)
+def test_a_model_that_lacks_a_part_is_described_as_one_that_cannot_run(
+    tmp_path: Path, lost: str, said: str
+) -> None:
+    """Before anybody loads it: a list of models is where a user looks."""
+    weights = make_checkpoint(tmp_path, tied=False) / "model.safetensors"
+    tensors = load_safetensors(weights)
+    kept = {name: one for name, one in tensors.items() if not name.startswith(lost)}
+    write_safetensors(weights, kept)
+    found = describe(tmp_path)
+    assert not found.supported and said in found.reason and "again" in found.reason
+
+
 def test_describing_needs_no_numpy(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path)
     assert described_apart(folder) == (3, False)

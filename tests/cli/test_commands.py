@@ -63,6 +63,11 @@ def test_help(run: Run, command: str) -> None:
             "hint: `gangline up --help` shows what it takes\n",
         ),
         (
+            ["up", "--threads", "5000"],
+            "error: argument --threads: `5000` is outside 1..1024\n\n"
+            "hint: `gangline up --help` shows what it takes\n",
+        ),
+        (
             ["demo", "--nodes", "99"],
             "error: --nodes 99 is more than one machine should run\n\nhint: use at most 16\n",
         ),

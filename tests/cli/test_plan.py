@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import sys
 from pathlib import Path
@@ -11,7 +12,12 @@ import pytest
 
 from gangline.cli.main import main
 from gangline.cli.picture import ZOOM
-from gangline.cli.plan import stored_bits
+from gangline.cli.plan import find_model, stored_bits
+from gangline.plan.catalog import machines
+from gangline.plan.engines import find_engine
+from gangline.plan.forecast import Wish
+from gangline.plan.market import Limits, cheapest, offers
+from gangline.plan.numbers import rate, usd
 from gangline.plan.plot import HEIGHT, WIDTH
 from tests.cli.conftest import Run
 from tests.cluster import Cluster
@@ -90,7 +96,10 @@ def test_what_does_not_fit_is_a_failure_with_advice(capsys: pytest.CaptureFixtur
         (["plan", "llama-3.3-70b", "--on", "pi-5-16", "--engine", "abacus"], 1, "no engine"),
         (["plan", "./nowhere", "--on", "pi-5-16"], 1, "no folder"),
         (["plan", "./nowhere.gguf", "--on", "pi-5-16"], 1, "no folder or file"),
-        (["plan", "llama-3.3-70b", "--on", "abacus"], 1, "m3-ultra-512"),
+        (["plan", "llama-3.3-70b", "--on", "abacus"], 1, "`gangline plan --list machines`"),
+        (["plan", "zzz", "--on", "pi-5-16"], 1, "`gangline plan --list models` lists all 88"),
+        (["plan", "--on", "pi-5-16"], 2, "`gangline plan --list models`"),
+        (["plan", "demo", "--on", "pi-5-16", "--prompt", "4000"], 2, "4000 tokens is longer than"),
         (["plan", "llama-3.3-70b", "--on", "pi-5-16 x2", "--link", "string"], 1, "10gbe"),
         (["plan", "demo", "--url", "http://127.0.0.1:1"], 1, "--on"),
         (["plan", "llama-3.3-70b", "--link", "10gbe"], 2, "measured on a live cluster"),
@@ -107,6 +116,40 @@ def test_odd_questions_get_an_answer(
 ) -> None:
     assert main(arguments) == code
     assert message in capsys.readouterr().err
+
+
+def test_numbers_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bundled model on a large card: very fast, and next to nothing for a million tokens."""
+    assert main(["plan", "demo", "--on", "h200-141-sxm x2", "--lanes", "64"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("demo at ")
+    assert "e+" not in out and "$0.00 " not in out
+    assert re.search(r"64 lanes +\d+,\d00 tok/s", out), out
+    for value, shown in (
+        (36_123.0, "36,100"),
+        (999.4, "999"),
+        (0.0314, "0.031"),
+        (0.00001, "0.00001"),
+    ):
+        assert rate(value) == shown
+    assert [usd(v) for v in (0.0004, 0.31, 12_000.0)] == ["$0.0004", "$0.31", "$12,000"]
+
+
+def test_the_cheapest_is_the_first_of_all_offers_that_are_so_fast() -> None:
+    _, shape, bits = find_model("llama-3.3-70b", None)
+    engine, wish = find_engine("ours"), Wish(4096)
+    some = machines()[::9]
+    every = offers(shape, bits, engine, wish, Limits(), some)
+    for min_tps in (0.1, 5.0, 15.0, 1e9):
+        first = next((one for one in every if one.decode_tps >= min_tps), None)
+        assert cheapest(shape, bits, engine, wish, min_tps, some) == first
+
+
+def test_what_the_catalogue_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--list", "models"]) == 0
+    assert any(line.startswith("llama-3.3-70b  ") for line in capsys.readouterr().out.splitlines())
+    assert main(["plan", "--list", "links", "--json"]) == 0
+    assert "10gbe" in [link["id"] for link in json.loads(capsys.readouterr().out)]
 
 
 def test_a_gguf_file_is_planned_without_loading_it(

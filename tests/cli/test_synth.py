@@ -8,9 +8,12 @@ import signal
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gangline.bench.shapes import SHAPES
+from gangline.cli.bench import render_machine
+from gangline.hardware.measure import Measurement
 from gangline.paths import demo_model
 from tests.cli.conftest import Run
 from tests.cli.conftest import gangline as command_line
@@ -47,6 +50,17 @@ def test_what_synth_says(run: Run, tmp_path: Path) -> None:
         rf"`gangline bench engine --model {re.escape(str(out))}` measures it\n",
         done.stdout,
     )
+
+
+def test_what_bench_says_of_the_machine(run: Run) -> None:
+    done = run("bench", "machine", "--threads", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["read_bytes_per_s"] > 0 and found["backend"]
+    lines = render_machine(msgspec.convert(found, Measurement))
+    assert [line.split()[0] for line in lines[3:10]] == [
+        *("memory", "arithmetic", "attention", "cache", "layer", "step", "disk")
+    ]
 
 
 def test_what_bench_says(run: Run) -> None:
@@ -96,7 +110,13 @@ def test_what_bench_says(run: Run) -> None:
         (
             ["bench", "page", "--model", "out"],
             2,
-            "error: `page` cannot be measured\n\nhint: use engine\n",
+            "error: `page` cannot be measured\n\nhint: use engine, machine\n",
+        ),
+        (
+            ["bench", "engine"],
+            2,
+            "error: --model is missing: the engine is measured with a model\n\n"
+            "hint: `gangline synth` writes one; `gangline bench machine` needs none\n",
         ),
     ],
 )

@@ -206,6 +206,7 @@ def test_a_stage_tells_its_node_why_it_ends(folder: Path) -> None:
         ring.workers[0].process.kill()
         message = ring.workers[1].expect_failure()
         assert message.error.code == "worker_lost"
+        assert message.knock_on
 
 
 def test_a_model_without_a_tokenizer_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:

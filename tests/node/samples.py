@@ -80,6 +80,7 @@ def report_with(
     state: WorkerState,
     hop: str = "",
     error: ErrorBody | None = None,
+    knock_on: bool = False,
 ) -> NodeReport:
     """The report of a stage's node whose worker for `record` is in this state."""
     stage = record.plan.stages[index]
@@ -87,7 +88,7 @@ def report_with(
         f"w-{index}", 100 + index, record.id, record.epoch, stage.role, stage.span, state,
         progress=1.0 if state == "ready" else 0.5, reason=error.message if error else "",
     )  # fmt: skip
-    detail = WorkerDetail(f"w-{index}", record.load_key, index, hop, error=error)
+    detail = WorkerDetail(f"w-{index}", record.load_key, index, hop, error=error, knock_on=knock_on)
     return report_of(stage.node, workers=(worker,), details=(detail,))
 
 

@@ -13,6 +13,7 @@ from gangline.errors import UsageError
 from gangline.node.config import (
     NodeConfig,
     advertised_address,
+    bare_address,
     check_config,
     peer_endpoint,
     scout_address,
@@ -34,6 +35,20 @@ from gangline.node.config import (
 )
 def test_peers(peer: str, expected: str) -> None:
     assert peer_endpoint(peer) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "bare"),
+    [
+        ("[::1]", "::1"),
+        ("[fe80::1]", "fe80::1"),
+        ("::", "::"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("[a]",) * 2,
+    ],
+)
+def test_brackets_around_an_address_are_understood(given: str, bare: str) -> None:
+    assert bare_address(given) == bare
 
 
 @pytest.mark.parametrize("peer", ["", ":5454", "studio:http", "studio:99999", "a b", "a/b"])

@@ -7,6 +7,7 @@ import pytest
 from gangline.errors import CheckpointError, WorkerLost
 from gangline.node.reconcile import (
     BACKOFF_S,
+    CAUSE_WITHIN_S,
     HEAL_WITHIN_S,
     START_WITHIN_S,
     STEADY_AFTER_S,
@@ -61,6 +62,30 @@ def test_a_crashed_worker_is_recovered_from_and_a_broken_file_is_not() -> None:
     action = reconcile_model(record, view_of(A, record, head, broken), 0.0)
     assert isinstance(action, Fail)
     assert action.error.code == CheckpointError.code
+
+
+def test_the_first_cause_is_told_and_not_what_it_brought_about() -> None:
+    record = record_of(A, B, C, state="ready")
+    closed = WorkerLost("the previous stage closed its hop").body()
+    head = report_with(record, 0, "failed", error=closed, knock_on=True)
+    last = report_with(record, 2, "failed", error=closed, knock_on=True)
+    healthy = report_with(record, 1, "ready")
+    killed = report_with(record, 1, "failed", error=WorkerLost("killed").body())
+    early = reconcile_model(record, view_of(A, record, head, healthy, last), 9.0, knocked_s=0.25)
+    assert early == Wait("a hop was closed: who is lost?", CAUSE_WITHIN_S - 0.25)
+    for report, dead, why in (
+        (killed, [], "name-n-b: killed"),
+        (healthy, [B], "node name-n-b with layers 2..3 of tiny is gone"),
+    ):
+        view = view_of(A, record, head, report, last, dead=dead)
+        action = reconcile_model(record, view, 9.0, knocked_s=0.25)
+        assert isinstance(action, Recover)
+        assert action.error.message == why
+    late = reconcile_model(record, view_of(A, record, head, healthy, last), 9.0)
+    assert isinstance(late, Recover), "a hop may break between two that live"
+    broken = report_with(record, 2, "failed", error=CheckpointError("cut off").body())
+    final = reconcile_model(record, view_of(A, record, head, killed, broken), 9.0)
+    assert isinstance(final, Fail), "another attempt would meet the broken file again"
 
 
 def test_a_worker_that_vanished_is_lost_but_one_may_take_time_to_start() -> None:

@@ -7,24 +7,28 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gangline.errors import CheckpointError, ProtocolError, WorkerLost
 from gangline.facts import ModelId, Role, Span, WorkerFacts
 from gangline.node import process
+from gangline.node.stored import stamp_of, why_unreadable
 from gangline.node.supervisor import Supervisor
 from gangline.stage.control import Load
+from tests.make_checkpoint import write_safetensors
 from tests.node.cluster import run
 from tests.node.node_process import double_command
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
-def load_of(n_stages: int = 1, index: int = 0) -> Load:
+def load_of(n_stages: int = 1, index: int = 0, path: str = "") -> Load:
     return Load(
         model=ModelId("tiny"),
-        path="",
+        path=path,
         epoch=1,
         role="stage" if index else "head",
         span=Span(index, index + 1),
@@ -121,6 +125,30 @@ def test_every_failure_has_its_reason(behaviour: str, code: str, reason: str) ->
         assert is_gone(facts.pid)
 
     run(scene())
+
+
+@posix
+def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path: Path) -> None:
+    """What is mapped and gone ends a process by a signal; the node says which file it was."""
+    weights = tmp_path / "model.safetensors"
+    write_safetensors(weights, {"model.norm.weight": np.zeros(200_000, np.uint16)})
+
+    async def scene() -> None:
+        watched = Watched("tear")
+        watched.supervisor.start(load_of(path=str(tmp_path)))
+        facts = await watched.until(lambda facts: facts.state == "failed")
+        assert f"the file {weights} changed or was cut while it was read" in facts.reason
+        (detail,) = watched.supervisor.details()
+        assert detail.error is not None
+        assert detail.error.code == CheckpointError.code
+        await watched.supervisor.close()
+
+    run(scene())
+
+
+def test_what_could_not_be_read_although_no_file_changed(tmp_path: Path) -> None:
+    """A disk that fails ends a worker by the same signal."""
+    assert "its disk or network share failed" in why_unreadable(tmp_path, stamp_of(tmp_path))
 
 
 def test_a_program_that_is_not_there() -> None:

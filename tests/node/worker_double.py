@@ -9,7 +9,10 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
+from gangline.checkpoint.headers import read_entries
+from gangline.checkpoint.safetensors import Maps
 from gangline.errors import CheckpointError, WorkerLost
 from gangline.stage.control import Connect, Connected, Failed, Load, Loaded, Progress
 from gangline.stage.pipe import ControlPipe
@@ -31,6 +34,16 @@ def crash(pipe: ControlPipe, load: Load) -> None:
     """End as native code does."""
     print("about to dereference a null pointer", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGABRT)
+
+
+def tear(pipe: ControlPipe, load: Load) -> None:
+    """Cut the own weights short, as another program would, and read on in place."""
+    maps = Maps()
+    (entry,) = read_entries(Path(load.path)).values()
+    octets = maps.octets(entry)
+    pipe.send(Progress(0.5))
+    os.truncate(entry.file, entry.start)
+    octets.sum()
 
 
 def fail(pipe: ControlPipe, load: Load) -> None:
@@ -72,7 +85,7 @@ def shout(pipe: ControlPipe, load: Load) -> None:
     good(pipe, load)
 
 
-BEHAVIOURS = {f.__name__: f for f in (good, crash, fail, lose, hang, babble, boast, shout)}
+BEHAVIOURS = {f.__name__: f for f in (good, crash, tear, fail, lose, hang, babble, boast, shout)}
 
 if __name__ == "__main__":
     control = ControlPipe.of_process()

@@ -265,7 +265,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(f"data: {json.dumps(one)}\n\n".encode())
             except OSError:
                 return
-        self.wfile.write(b"data: [DONE]\n\n")
+        with contextlib.suppress(OSError):  # the page was reloaded or closed meanwhile
+            self.wfile.write(b"data: [DONE]\n\n")
 
     def do_DELETE(self) -> None:
         self.node.requests.append(("DELETE", self.path, None))

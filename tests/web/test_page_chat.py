@@ -70,6 +70,63 @@ def test_history_is_sent_and_the_last_question_can_be_edited(
     expect(page.locator(".empty")).to_be_visible()
 
 
+def test_a_conversation_outlives_a_reload_until_a_new_chat(
+    scripted: ScriptedNode, open_page: Any, screenshot: Any
+) -> None:
+    scripted.chunks = list(answer("Yes.", ["n-01"]))
+    page = open_page(scripted.url, viewport={"width": 390, "height": 844}).page
+    ask(page, "First?")
+    expect(page.locator(".measured")).to_contain_text("410 tok/s")
+    page.reload()
+    turn = page.locator(".turn")
+    expect(turn.locator(".question")).to_have_text("First?")
+    expect(turn.locator(".answer")).to_have_text("Yes.")
+    expect(turn.locator(".measured")).to_contain_text("410 tok/s")
+    page.locator("#question").scroll_into_view_if_needed()
+    screenshot(page, "reloaded-phone")
+    ask(page, "Second?")
+    expect(page.locator(".measured").last).to_contain_text("410 tok/s")
+    sent = [one["content"] for one in scripted.requests[-1][2]["messages"]]
+    assert sent == ["First?", "Yes. ", "Second?"]
+    page.get_by_role("button", name="New chat").first.click()
+    page.reload()
+    expect(page.locator(".empty")).to_be_visible()
+    expect(page.locator(".turn")).to_have_count(0)
+
+
+def test_an_answer_that_a_reload_cuts_is_kept_as_stopped(
+    scripted: ScriptedNode, open_page: Any
+) -> None:
+    page = ask_and_wait(scripted, open_page, answer("one two", ["n-01"]))
+    expect(page.locator(".answer")).to_contain_text("one two")
+    page.reload()
+    scripted.holding.set()
+    expect(page.locator(".answer")).to_contain_text("one two")
+    expect(page.locator(".measured")).to_contain_text("stopped")
+
+
+def test_settings_out_of_range_are_bounded_and_said(
+    scripted: ScriptedNode, open_page: Any, screenshot: Any
+) -> None:
+    scripted.chunks = list(answer("Yes.", ["n-01"]))
+    page = open_page(scripted.url).page
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Temperature").fill("5")
+    page.get_by_label("Longest answer, tokens").focus()
+    said = page.locator(".settings-bounded")
+    expect(said).to_have_text("Temperature goes from 0 to 2: 5 became 2.")
+    expect(page.get_by_label("Temperature")).to_have_value("2")
+    screenshot(page, "settings-bounded")
+    page.get_by_label("Longest answer, tokens").fill("0")
+    ask(page, "Well?")
+    expect(page.locator(".measured")).to_contain_text("410 tok/s")
+    body = scripted.requests[-1][2]
+    assert (body["temperature"], body["max_tokens"]) == (2, 1)
+    page.get_by_label("Temperature").fill("0.75")
+    page.get_by_label("Longest answer, tokens").focus()
+    expect(said).to_be_hidden()
+
+
 def test_the_answer_is_followed_only_by_those_who_are_at_its_end(
     scripted: ScriptedNode, open_page: Any
 ) -> None:

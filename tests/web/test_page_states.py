@@ -195,12 +195,14 @@ def test_a_plan_can_be_seen_before_anything_is_loaded(
     head = {"node": "n-01", "role": "head", "span": [0, 8], "why": "fits on one node"}
     scripted.plan["stages"] = [head]
     scripted.plan["left_out"] = [{"node": "n-02", "why": "would only slow it down"}]
+    scripted.plan["prediction"] = {"decode_tps": 21.4, "error": 0.12, "scale": 1.0}
     page = open_page(scripted.url).page
     page.get_by_role("button", name="Show what loading demo would do").click()
     rows = page.get_by_label("What loading demo would do", exact=True).get_by_role("listitem")
     expect(rows).to_have_text(
         ["node-1[0, 8)fits on one node", "node-2left outwould only slow it down"]
     )
+    expect(page.locator(".stored")).to_contain_text("one answer: 21.4 tok/s ± 12 % predicted")
     page.get_by_label("spread over all nodes").check()
     expect(page.get_by_role("button", name="Show what loading demo would do")).to_be_enabled()
     asked = [path for _, path, _ in scripted.requests]

@@ -15,6 +15,7 @@ import msgspec
 
 from gangline.checkpoint.config import architecture_of
 from gangline.checkpoint.contents import Contents
+from gangline.checkpoint.faults import REDOWNLOAD
 from gangline.checkpoint.headers import Entry
 from gangline.checkpoint.parts import Part
 from gangline.checkpoint.shape import ModelShape
@@ -76,7 +77,12 @@ def describe_contents(contents: Contents) -> Description:
     except CheckpointError as error:
         reason = f"{error.message}. {error.hint}".strip()
     if shape is not None:
-        found = sizes_of(contents.parts(shape), shape)
+        parts = contents.parts(shape)
+        found = sizes_of(parts, shape)
+        lacking = missing(parts, shape)
+        if lacking:
+            shape, found = None, Sizes((), (), 0, 0)
+            reason = f"{contents.path} lacks {lacking}. {REDOWNLOAD}"
     return Description(
         fingerprint=fingerprint_of(contents.config, contents.entries),
         size_bytes=sum(entry.n_bytes for entry in contents.entries.values()),
@@ -105,6 +111,35 @@ def sizes_of(parts: Mapping[str, Part], shape: ModelShape) -> Sizes:
         elif (own := _OUTPUT.search(name)) and not (shape.tied and own[1] == "lm_head"):
             output += part.n_bytes
     return Sizes(tuple(layers), tuple(experts), embedding, output)
+
+
+def missing(parts: Mapping[str, Part], shape: ModelShape) -> str:
+    """What the files lack of the model that the config describes, in words; "" for nothing.
+
+    Layers of one kind have the same tensors, so one that another layer of its kind has is missed.
+    """
+    of_layer: list[set[str]] = [set() for _ in range(shape.n_layers)]
+    others = set()
+    for name in parts:
+        layer = _LAYER.search(name)
+        if layer is None:
+            own = _OUTPUT.search(name)
+            others.add(own[1] if own else "embed_tokens" if _EMBEDDING.search(name) else "")
+        elif int(layer[1]) < shape.n_layers and name.endswith(".weight"):
+            of_layer[int(layer[1])].add(name[layer.end() :])
+    empty = [number for number, names in enumerate(of_layer) if not names]
+    if empty:
+        first = f"layer {empty[0]}" if len(empty) == 1 else f"{len(empty)} layers, as {empty[0]},"
+        return f"{first} of the {shape.n_layers} of its config"
+    wanted = {"embed_tokens", "norm"} | (set() if shape.tied else {"lm_head"})
+    if wanted - others:
+        return f"`{min(wanted - others)}.weight`"
+    for number, (layer_shape, names) in enumerate(zip(shape.layers, of_layer, strict=True)):
+        twin = shape.layers.index(layer_shape)
+        if names ^ of_layer[twin]:
+            bare = number if of_layer[twin] - names else twin
+            return f"`{min(names ^ of_layer[twin])}` of layer {bare}"
+    return ""
 
 
 def unused(parts: Mapping[str, Part], shape: ModelShape) -> dict[str, int]:

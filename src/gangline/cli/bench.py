@@ -1,26 +1,31 @@
-"""`gangline bench engine`: how fast this machine runs a model, without a cluster."""
+"""`gangline bench`: how fast this machine runs a model, or what it can do; without a cluster."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gangline.cli.common import add_backend, add_json, positive
+from gangline.cli.machines import operations_text, per_second
 from gangline.cli.output import note, rate, table
 from gangline.errors import UsageError
+from gangline.paths import home
 
 if TYPE_CHECKING:
     from gangline.bench.engine import Report
+    from gangline.hardware.measure import Measurement
 
-SUBJECTS = ("engine",)
+SUBJECTS = ("engine", "machine")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `gangline bench`."""
-    parser.add_argument("subject", metavar="engine", help="what is measured")
-    parser.add_argument("--model", required=True, metavar="PATH", help="a model's folder")
+    parser.add_argument("subject", metavar="|".join(SUBJECTS), help="what is measured")
+    parser.add_argument("--model", metavar="PATH", help="a model's folder, for `engine`")
     parser.add_argument(
         "--threads", type=positive, metavar="T", help="threads (default: one per core)"
     )
@@ -50,6 +55,13 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"`{options.subject}` cannot be measured", hint=f"use {', '.join(SUBJECTS)}"
         )
+    if options.subject == "machine":
+        return _measure_machine(options)
+    if options.model is None:
+        raise UsageError(
+            "--model is missing: the engine is measured with a model",
+            hint="`gangline synth` writes one; `gangline bench machine` needs none",
+        )
     from gangline.bench.engine import Settings, measure_engine
 
     note(f"measuring {options.model}; nothing else should run meanwhile")
@@ -69,6 +81,41 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print("\n".join(render(report)))
     return 0
+
+
+def _measure_machine(options: argparse.Namespace) -> int:
+    """What a node measures when it starts; nothing is kept."""
+    if options.model is not None:
+        raise UsageError("a machine is measured without a model", hint="leave out --model")
+    from gangline.bench.machine import measure
+    from gangline.hardware.facts import count_cores
+
+    note("measuring this machine; nothing else should run meanwhile")
+    home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home()) as folder:  # on the disk that holds models
+        found = measure(Path(folder), options.threads or count_cores(), options.backend or "auto")
+    if options.json:
+        print(msgspec.json.encode(found).decode())
+        return 0
+    print("\n".join(render_machine(found)))
+    return 0
+
+
+def render_machine(found: Measurement) -> list[str]:
+    """A row for each thing that predictions rest on."""
+    layer, step = found.layer_s, found.step_s
+    rows = (
+        ("memory", per_second(found.read_bytes_per_s), "weights read while decoding"),
+        ("arithmetic", operations_text(found.operations_per_s), "while reading a prompt"),
+        ("attention", operations_text(found.attention_operations_per_s), "of a prompt"),
+        ("cache", per_second(found.cache_bytes_per_s), "keys and values read while decoding"),
+        ("layer", "" if layer is None else f"{layer * 1e6:.1f} µs", "that each takes at least"),
+        ("step", "" if step is None else f"{step * 1e6:.1f} µs", "that a hop adds here"),
+        ("disk", per_second(found.disk_read_bytes_per_s), "read from a file"),
+    )
+    vector = f" {found.vector}" if found.vector else ""
+    busy = ["", "something else ran meanwhile: measure again"] if found.measured_busy else []
+    return [f"{found.backend}{vector}", "", *table(("WHAT", "MEASURED", "OF"), rows), *busy]
 
 
 def render(report: Report) -> list[str]:

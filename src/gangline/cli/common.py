@@ -14,6 +14,7 @@ from gangline.errors import GanglineError, ProtocolError
 from gangline.facts import BACKENDS, ClusterState, ModelFacts
 
 UNLOAD_S = 60.0
+MAX_THREADS = 1024  # of a worker
 
 
 def add_url(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +50,13 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"`{text}` is not a positive number")
     return number
+
+
+def threads(text: str) -> int:
+    """How many threads compute; more than MAX_THREADS no machine has."""
+    if positive(text) > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"`{text}` is outside 1..{MAX_THREADS}")
+    return int(text)
 
 
 def watch_states(client: Client) -> Generator[ClusterState, None, None]:

@@ -82,8 +82,11 @@ COMMANDS = (
     ),
     Command(
         "bench",
-        "Measure how fast this machine runs a model",
-        ("gangline bench engine --model /tmp/llama-3.2-1b-q4 --threads 2 --json",),
+        "Measure how fast this machine runs a model, or what it can do",
+        (
+            "gangline bench engine --model /tmp/llama-3.2-1b-q4 --threads 2 --json",
+            "gangline bench machine",
+        ),
     ),
 )
 

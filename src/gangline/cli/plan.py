@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -13,25 +14,37 @@ from gangline.cli.common import add_json, add_url, client_of, positive
 from gangline.cli.load import local_path
 from gangline.cli.output import significant, table
 from gangline.errors import ProtocolError, Unavailable, UsageError
-from gangline.node.planning import ForecastPlan
-from gangline.node.stored import describe_folder, model_id
+from gangline.node.planning import USUAL_PROMPT, ForecastPlan, prompt_within
+from gangline.node.stored import DEMO, describe_folder, model_id
+from gangline.paths import demo_model
 from gangline.plan import catalog
 from gangline.plan.advice import Advice, advise
 from gangline.plan.engines import ENGINES, find_engine
 from gangline.plan.fleet import fleet_of
 from gangline.plan.forecast import Wish
+from gangline.plan.numbers import rate, usd
 from gangline.plan.question import Question, ShapeAt
-from gangline.plan.reasons import rate
 from gangline.plan.shape import bits_of, cost_of_config
 
 EXIT_DOES_NOT_FIT = 1
 DEFAULT_CONTEXT = 8192
 USUAL_BITS = 4.5
+Listed = catalog.MachineType | catalog.LinkType | catalog.ModelType
+LISTS: dict[str, Callable[[], Sequence[Listed]]] = {
+    "machines": catalog.machines,
+    "links": catalog.links,
+    "models": catalog.models,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `gangline plan`."""
-    parser.add_argument("model", metavar="MODEL", help="a model of the catalogue, or files here")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a model of the catalogue, `demo`, or files here"
+    )
+    parser.add_argument(
+        "--list", choices=LISTS, metavar="WHAT", help=f"what the catalogue has: {', '.join(LISTS)}"
+    )
     parser.add_argument(
         "--on",
         nargs="+",
@@ -64,9 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompt",
         type=positive,
-        default=512,
         metavar="N",
-        help="tokens of the prompt (default: 512)",
+        help=f"tokens of the prompt (default: {USUAL_PROMPT})",
     )
     parser.add_argument(
         "--parallel",
@@ -86,9 +98,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict and print; 1 where it does not fit."""
+    if options.list is not None:
+        found = LISTS[options.list]()
+        print(msgspec.json.encode(found).decode() if options.json else "\n".join(listing(found)))
+        return 0
+    if options.model is None:
+        raise UsageError(
+            "the following arguments are required: MODEL",
+            hint="`gangline plan --list models` lists those of the catalogue",
+        )
     advice = _on_catalogue(options) if options.on is not None else _on_cluster(options)
     print(msgspec.json.encode(advice).decode() if options.json else "\n".join(render(advice)))
     return 0 if advice.fits else EXIT_DOES_NOT_FIT
+
+
+def listing(
+    found: Sequence[Listed],
+) -> list[str]:
+    """A row for each entry of the catalogue, by its id."""
+    return table(("ID", "NAME"), [(one.id, one.name) for one in found])
 
 
 def _on_catalogue(options: argparse.Namespace) -> Advice:
@@ -103,7 +131,9 @@ def _on_catalogue(options: argparse.Namespace) -> Advice:
             hint=f"`{name}` was trained for {most} tokens",
             param="context",
         )
-    wish = Wish(context, options.lanes or 1, min(options.prompt, context), options.parallel)
+    wish = Wish(
+        context, options.lanes or 1, prompt_within(context, options.prompt), options.parallel
+    )
     return advise(Question(name, shape, bits, fleet, engine, wish))
 
 
@@ -116,8 +146,8 @@ def _on_cluster(options: argparse.Namespace) -> Advice:
                 param=name,
             )
     client = client_of(options)
-    query = {"model": local_path(options.model), "prompt": str(options.prompt)}
-    for name in ("context", "lanes"):
+    query = {"model": local_path(options.model)}
+    for name in ("prompt", "context", "lanes"):
         if getattr(options, name) is not None:
             query[name] = str(getattr(options, name))
     try:
@@ -138,7 +168,8 @@ def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
     """A model of the catalogue, or in a folder or file here, with the bits to plan for."""
     path = Path(name).expanduser()
     if "/" in name or path.is_dir() or path.suffix == ".gguf":
-        stored = describe_folder(model_id(path.resolve()), path, strict=True)
+        own_id = DEMO if path == demo_model() else model_id(path.resolve())
+        stored = describe_folder(own_id, path, strict=True)
         cost = stored.cost
         if cost is None:
             raise UsageError(f"{path} cannot be run: {stored.model.reason}")
@@ -147,10 +178,14 @@ def find_model(name: str, bits: float | None) -> tuple[str, ShapeAt, float]:
                 f"the weights in {path} have their bits", hint="leave out --bits", param="bits"
             )
         return stored.model.id, lambda _: cost, bits_of(cost)
+    if name == DEMO:
+        return find_model(str(demo_model()), bits)
     model = catalog.model(name)
     if bits is None:
         bits = min(model.bits, key=lambda usual: abs(usual - USUAL_BITS))
-    return model.id, lambda wanted: cost_of_config(model.config, wanted), stored_bits(bits)
+    # Kept: a shop asks for the same bits a thousand times.
+    shape = functools.cache(lambda wanted: cost_of_config(model.config, wanted))
+    return model.id, shape, stored_bits(bits)
 
 
 def stored_bits(bits: float) -> float:
@@ -177,11 +212,9 @@ def render(advice: Advice) -> list[str]:
     if advice.watts:
         rows.append(("power", f"{advice.watts:.0f} W", "of the machines in use, busy"))
     if advice.price_usd:
-        rows.append(("price", f"${advice.price_usd:,.0f}", "of the machines in use"))
+        rows.append(("price", usd(advice.price_usd), "of the machines in use"))
     if advice.usd_per_million_tokens:
-        rows.append(
-            ("cost", f"${advice.usd_per_million_tokens:.2f}", "per million tokens, always busy")
-        )
+        rows.append(("cost", usd(advice.usd_per_million_tokens), "per million tokens, always busy"))
     stages = [
         (
             " + ".join(_counted(stage.machines)),

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from gangline.cli.common import MAX_THREADS
 from gangline.errors import UsageError
 from gangline.node.stored import is_model
 
@@ -25,7 +26,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     name: str | None = None
     cluster: str | None = None
     scout: bool | None = None
-    threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    threads: Annotated[int, Meta(ge=1, le=MAX_THREADS)] | None = None
     backend: str | None = None
     models_dir: tuple[str, ...] = ()
 

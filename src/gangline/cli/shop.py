@@ -16,11 +16,19 @@ from gangline.errors import DoesNotFit, UsageError
 from gangline.plan import catalog
 from gangline.plan.engines import ENGINES, Engine, find_engine
 from gangline.plan.forecast import Wish
-from gangline.plan.market import MODELS_COMPARED, Compared, Limits, Offer, compare, offers
+from gangline.plan.market import (
+    MODELS_COMPARED,
+    Compared,
+    Limits,
+    Offer,
+    cheapest,
+    compare,
+    offers,
+)
 from gangline.plan.mixes import MOST_OF_A_KIND, mixed_offers
+from gangline.plan.numbers import rate
 from gangline.plan.plot import plot_offers
 from gangline.plan.question import ShapeAt
-from gangline.plan.reasons import rate
 
 SHOWN = 20
 ORDERS = ("price", "watts", "speed")
@@ -117,7 +125,7 @@ def render(title: str, shown: list[Offer], count: int) -> list[str]:
             _money(offer.price_usd),
             offer.price_date,
             "" if offer.watts is None else f"{offer.watts:.0f} W",
-            "" if offer.tokens_per_joule is None else f"{offer.tokens_per_joule:.2g}",
+            "" if offer.tokens_per_joule is None else rate(offer.tokens_per_joule),
         )
         for offer in shown
     ]
@@ -132,14 +140,13 @@ _HOST = "Cards are counted with a computer around each four; prices are of their
 
 def _nearest(shape: ShapeAt, bits: float, engine: Engine, wish: Wish, limits: Limits) -> str:
     """What comes closest to limits that no machines keep."""
-    every = offers(shape, bits, engine, wish, Limits())
-    if not every:
-        return "it fits none of them: ask for fewer bits, or a shorter context"
-    quick = [offer for offer in every if offer.decode_tps >= limits.min_tps]
-    if not quick:
+    best = cheapest(shape, bits, engine, wish, limits.min_tps)
+    if best is None:
+        every = offers(shape, bits, engine, wish, Limits())
+        if not every:
+            return "it fits none of them: ask for fewer bits, or a shorter context"
         best = max(every, key=lambda offer: offer.decode_tps)
         return f"the fastest of all is {best.name}: {rate(best.decode_tps)} tokens/s"
-    best = quick[0]
     price = f"${best.price_usd:,.0f}" if best.price_usd else "of a price that nobody published"
     watts = f" and {best.watts:.0f} W" if best.watts and math.isfinite(limits.max_watts) else ""
     return f"the cheapest that is so fast is {best.name}: {price}{watts}"

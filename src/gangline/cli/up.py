@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gangline.cli.common import add_backend, positive
+from gangline.cli.common import add_backend, threads
 from gangline.cli.output import command, error_text, note
 from gangline.cli.ports import explain_port, url_at
 from gangline.cli.settings import Settings, model_folders, settings_of
 from gangline.cli.signals import ending_signals
 from gangline.errors import Conflict, GanglineError, UsageError
 from gangline.facts import LoadRequest
-from gangline.node.config import DEFAULT_PORT, NodeConfig
+from gangline.node.config import DEFAULT_PORT, NodeConfig, bare_address
 from gangline.paths import home
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="find only the peers named",
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="for each worker")
+    parser.add_argument("--threads", type=threads, metavar="N", help="for each worker")
     add_backend(parser)
     parser.add_argument(
         "--models-dir", action="append", metavar="DIR", help="a model, or a folder of models"
@@ -97,7 +97,7 @@ def start(options: argparse.Namespace) -> int:
 
     settings = settings_of(options)
     start_log(os.environ.get("GANGLINE_LOG", "warning"))
-    listen = settings.listen or DEFAULT_LISTEN
+    listen = bare_address(settings.listen or DEFAULT_LISTEN)
     port = DEFAULT_PORT if settings.port is None else settings.port
     try:
         listener = bind(listen, port)
@@ -125,8 +125,8 @@ def start_log(level: str) -> None:
 
 def node_config(settings: Settings, listen: str, port: int) -> NodeConfig:
     """What the node is told; only what was given, its own defaults otherwise."""
-    given = {
-        name: value
+    given: dict[str, Any] = {
+        name: bare_address(value) if name == "advertise" else value
         for name in ("advertise", "name", "cluster", "scout", "threads", "backend")
         if (value := getattr(settings, name)) is not None
     }

@@ -61,6 +61,12 @@ def check_config(config: NodeConfig) -> None:
         peer_endpoint(peer)
 
 
+def bare_address(address: str) -> str:
+    """An address as a system takes it: IPv6 without the brackets that it has in front of ports."""
+    inner = address[1:-1] if address.startswith("[") and address.endswith("]") else ""
+    return inner if ":" in inner else address
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address, without a port, can only mean this machine."""
     name = host.strip("[]").rstrip(".").lower()

@@ -27,6 +27,7 @@ from gangline.head.requests import (
     ToHead,
     Tokens,
 )
+from gangline.node.peerwatch import reason_of
 from gangline.stage.handshake import connect_front
 from gangline.stage.messages import pack_message, receive_message
 
@@ -65,8 +66,11 @@ class Front:
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S):
                 return Front(*await connect_front(door.address, door.secret, door.epoch))
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            reason = str(error) or f"no answer within {CONNECT_WITHIN_S:g} s"
+        except (TimeoutError, asyncio.IncompleteReadError) as error:
+            reason = f"no answer within {CONNECT_WITHIN_S:g} s"
+            raise _lost(door, f"cannot be reached at {door.address}: {reason}") from error
+        except OSError as error:
+            reason = reason_of(error)
             raise _lost(door, f"cannot be reached at {door.address}: {reason}") from error
 
     async def generate(self, submit: Submit) -> AsyncGenerator[Answer, None]:

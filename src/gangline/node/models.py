@@ -31,8 +31,6 @@ from gangline.node.steward import Steward
 from gangline.node.stored import ModelStore
 from gangline.plan.shape import ModelCost
 
-USUAL_PROMPT = 512  # tokens, where a question about a plan names none
-
 
 class Models:
     """What can be asked of models; `publish` tells the cluster what this node stores by now."""
@@ -55,8 +53,8 @@ class Models:
         self._residuals = residuals
         self._publish = publish
 
-    async def plan(self, request: LoadRequest, prompt: int = USUAL_PROMPT) -> ForecastPlan:
-        """What `load` would do, and what to expect of it behind `prompt` tokens."""
+    async def plan(self, request: LoadRequest, prompt: int | None = None) -> ForecastPlan:
+        """What `load` would do, and what to expect of it behind `prompt` tokens (`None`: usual)."""
         check_backend(request.backend or "auto")
         model, fingerprint, cost = await self._find(request.model)
         view = self._view()

@@ -26,7 +26,6 @@ from gangline.facts import (
 from gangline.head.requests import Accepted, Finished, Submit, Tokens
 from gangline.node.config import NodeConfig, check_config
 from gangline.node.folding import View, cluster_state, model_facts
-from gangline.node.models import USUAL_PROMPT
 from gangline.node.planning import ForecastPlan
 from gangline.node.runtime import Runtime
 from gangline.node.supervisor import Command, worker_command
@@ -100,8 +99,8 @@ class Node:
 
     # ---- what can be asked
 
-    async def plan(self, request: LoadRequest, prompt: int = USUAL_PROMPT) -> ForecastPlan:
-        """What `load` would do, and what to expect of it behind `prompt` tokens."""
+    async def plan(self, request: LoadRequest, prompt: int | None = None) -> ForecastPlan:
+        """What `load` would do, and what to expect of it behind `prompt` tokens (`None`: usual)."""
         return await self._running().models.plan(request, prompt)
 
     async def load(self, request: LoadRequest) -> ModelFacts:

@@ -27,6 +27,8 @@ from gangline.plan.solve import (
     predict,
 )
 
+USUAL_PROMPT = 512  # tokens, where a question about a plan names none
+
 
 def plan_model(
     view: View,
@@ -77,16 +79,34 @@ class ForecastPlan(Plan, frozen=True):
     forecast: Advice | None = None
 
 
+def prompt_within(context: int, prompt: int | None) -> int:
+    """Tokens of the prompt to plan for; UsageError for more than the context holds."""
+    if prompt is None:
+        return min(USUAL_PROMPT, context)
+    if prompt > context:
+        raise UsageError(
+            f"a prompt of {prompt} tokens is longer than the context of {context}",
+            hint="ask for a longer context, or a shorter prompt",
+            param="prompt",
+        )
+    return prompt
+
+
 def with_forecast(
-    plan: Plan, view: View, cost: ModelCost, machines: list[Machine], model: ModelId, prompt: int
+    plan: Plan,
+    view: View,
+    cost: ModelCost,
+    machines: list[Machine],
+    model: ModelId,
+    prompt: int | None,
 ) -> ForecastPlan:
-    """A plan and what is to be expected of it, behind a prompt of `prompt` tokens."""
+    """A plan and what is to be expected of it, behind `prompt` tokens (`None`: usual)."""
     order = [stage.node for stage in plan.stages]
     usable = [machine for machine in machines if not machine.excluded]
     usable.sort(key=lambda m: order.index(m.node) if m.node in order else len(order))
     cluster = cluster_of(usable)
     spans = [(stage.span.start, stage.span.end) for stage in plan.stages]
-    wish = Wish(plan.context, plan.lanes, max(1, min(prompt, plan.context)), "pipeline")
+    wish = Wish(plan.context, plan.lanes, prompt_within(plan.context, prompt), "pipeline")
     fleet = Fleet(
         machines=tuple(_as_sold(machine, view.name(machine.node)) for machine in usable),
         link=MEASURED_LINK,

@@ -74,6 +74,12 @@ class WorkerProcess:
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
 
+    @property
+    def could_not_read(self) -> bool:
+        """Whether it ended because memory that it had mapped was not there: a page of a file."""
+        status = self._process.returncode
+        return status is not None and status == -getattr(signal, "SIGBUS", 0) != 0
+
     async def stop(self) -> None:
         """Ask it to end, and kill it if it does not in time; returns when it is gone."""
         self.send(Stop())

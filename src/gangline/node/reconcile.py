@@ -29,6 +29,7 @@ from gangline.node.ways import by_best_way
 
 HEAL_WITHIN_S = 3.0  # who lost most nodes at once may have been asleep: let links come back
 START_WITHIN_S = 20.0  # a live node that has not even started its worker by then has lost it
+CAUSE_WITHIN_S = 1.0  # a ring dies together: the first one's node may be the last to say why
 BACKOFF_S = (0.0, 1.0, 4.0)  # before each new plan; as many attempts as there are entries
 STEADY_AFTER_S = 30.0  # ready for so long, the count of attempts begins anew
 _FINAL = frozenset(  # errors that another attempt would meet again
@@ -79,12 +80,17 @@ ModelAction = MarkReady | Recover | Replan | Fail | TakeOver | Forget | Steady |
 
 
 def reconcile_model(
-    record: ModelRecord, view: View, since_s: float, isolated_s: float = math.inf
+    record: ModelRecord,
+    view: View,
+    since_s: float,
+    isolated_s: float = math.inf,
+    knocked_s: float = math.inf,
 ) -> ModelAction:
     """The steward's next move.
 
     `since_s` is how long the record has been in this version, `isolated_s` how long the view has
-    been isolated. A node that wakes from sleep must not plan alone what others planned meanwhile.
+    been isolated, `knocked_s` how long it `has_knock_on`. A node that wakes from sleep must not
+    plan alone what others planned meanwhile.
     """
     needed = {record.steward, *(stage.node for stage in record.plan.stages)}
     if view.isolated and isolated_s < HEAL_WITHIN_S and not needed <= view.live:
@@ -94,15 +100,30 @@ def reconcile_model(
         return TakeOver() if heir == view.me else Wait(f"{heir} takes over")
     if record.steward != view.me:
         return Wait(f"{record.steward} is the steward")
+    if record.state in RUNNING:
+        return _running(record, view, since_s, knocked_s)
     return _BY_STATE[record.state](record, view, since_s)
 
 
-def _running(record: ModelRecord, view: View, since_s: float) -> ModelAction:
+def has_knock_on(record: ModelRecord, view: View) -> bool:
+    """Whether a worker ended since another one did, as it says."""
+    return any(_is_knock_on(stage) for stage in view.stages(record))
+
+
+def _is_knock_on(seen: StageView) -> bool:
+    return seen.alive and seen.detail is not None and seen.detail.knock_on
+
+
+def _running(record: ModelRecord, view: View, since_s: float, knocked_s: float) -> ModelAction:
     stages = view.stages(record)
-    for stage in stages:
-        error = _loss(record, stage, view, since_s)
-        if error is not None:
-            return Fail(error) if error.code in _FINAL else Recover(error)
+    losses = [(stage, _loss(record, stage, view, since_s)) for stage in stages]
+    causes = [error for stage, error in losses if error is not None and not _is_knock_on(stage)]
+    errors = causes or [error for _, error in losses if error is not None]
+    if errors and not causes and knocked_s < CAUSE_WITHIN_S:
+        return Wait("a hop was closed: who is lost?", CAUSE_WITHIN_S - knocked_s)
+    if errors:
+        error = next((one for one in errors if one.code in _FINAL), errors[0])
+        return Fail(error) if error.code in _FINAL else Recover(error)
     if record.state == "ready":
         if record.attempts == 0:
             return Wait("ready")
@@ -156,8 +177,6 @@ def _failed(record: ModelRecord, view: View, since_s: float) -> ModelAction:
 
 
 _BY_STATE = {
-    "loading": _running,
-    "ready": _running,
     "recovering": _recovering,
     "failed": _failed,
     "unloading": _unloading,

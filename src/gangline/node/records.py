@@ -62,6 +62,7 @@ class WorkerDetail(msgspec.Struct, frozen=True):
     hop_address: str = ""  # "" until it is loaded
     front_address: str = ""
     error: ErrorBody | None = None  # why it failed
+    knock_on: bool = False  # since another worker did
 
 
 class NodeReport(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from gangline.node.linkwatch import LinkWatch
 from gangline.node.machinewatch import MachineWatch
 from gangline.node.membership import Handlers, Membership
 from gangline.node.models import Models
+from gangline.node.peerwatch import watch_peers
 from gangline.node.reconcile import ConnectWorker, StartWorker, StopWorker, reconcile_workers
 from gangline.node.records import (
     Call,
@@ -127,6 +128,7 @@ class Runtime:
         self._tasks = [
             asyncio.create_task(self._run(), name="reconcile"),
             asyncio.create_task(self._keep_house(), name="housekeeping"),
+            asyncio.create_task(watch_peers(config.peers), name="peers"),
         ]
         self.started = True
         self._changed()

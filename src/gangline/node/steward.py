@@ -27,6 +27,7 @@ from gangline.node.reconcile import (
     Steady,
     TakeOver,
     Wait,
+    has_knock_on,
     reconcile_model,
 )
 from gangline.node.records import ModelRecord
@@ -47,24 +48,17 @@ class Steward:
         self._me = me
         self._residuals = residuals
         self._write = write
-        self._since_s: dict[ModelId, tuple[object, float]] = {}
-        self._isolated_since_s: float | None = None
+        self._spells: dict[object, tuple[object, float]] = {}
 
     def step(self, view: View) -> float | None:
         """Take every model one step further; seconds until one wants to be looked at again."""
         now_s = time.monotonic()
         again_s: list[float] = []
-        if not view.isolated:
-            self._isolated_since_s = None
-        elif self._isolated_since_s is None:
-            self._isolated_since_s = now_s
-        isolated_s = now_s - (self._isolated_since_s or now_s)
+        isolated_s = self._spell_s("isolated", view.isolated, now_s)
         for record in view.records.values():
-            version, since_s = self._since_s.get(record.id, (None, now_s))
-            if version != record.version:
-                since_s = now_s
-                self._since_s[record.id] = (record.version, now_s)
-            action = reconcile_model(record, view, now_s - since_s, isolated_s)
+            since_s = self._spell_s(record.id, record.version, now_s)
+            knocked_s = self._spell_s(("knock-on", record.id), has_knock_on(record, view), now_s)
+            action = reconcile_model(record, view, since_s, isolated_s, knocked_s)
             if isinstance(action, Wait):
                 if action.again_s is not None:
                     again_s.append(action.again_s)
@@ -107,6 +101,14 @@ class Steward:
     def unload(self, record: ModelRecord) -> None:
         """Stop a model's workers; it is forgotten when they are gone."""
         self._write(_following(record, state="unloading", error=None))
+
+    def _spell_s(self, what: object, now: object, now_s: float) -> float:
+        """For how long something has been as it is now."""
+        known, since_s = self._spells.get(what, (None, now_s))
+        if what not in self._spells or known != now:
+            self._spells[what] = (now, now_s)
+            return 0.0
+        return now_s - since_s
 
     def _foresee(self, record: ModelRecord, view: View) -> None:
         """Predict what could not be predicted yet, as soon as the hops in use are measured."""

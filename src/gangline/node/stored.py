@@ -136,6 +136,19 @@ def stamp_of(path: Path) -> Stamp:
     return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 
+def why_unreadable(path: Path, before: Stamp) -> str:
+    """Why a model whose files were as `before` could not be read in place, in words."""
+    known = {name: rest for name, *rest in before}
+    now = {name: rest for name, *rest in stamp_of(path)}
+    changed = [name for name, stat in known.items() if now.get(name) != stat]
+    if not changed:
+        return f"a part of {path} could not be read: its disk or network share failed"
+    folder = path if path.is_dir() else path.parent
+    # What was cut is what could not be read; other files may have changed besides.
+    cut = [name for name in changed if name not in now or now[name][0] < known[name][0]]
+    return f"the file {folder / (cut or changed)[0]} changed or was cut while it was read"
+
+
 def model_id(path: Path) -> ModelId:
     """A model is called as its folder, or as its GGUF file without number and suffix."""
     return ModelId(model_name(path) if path.suffix == SUFFIX else path.name)

@@ -11,14 +11,17 @@ import itertools
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
-from gangline.errors import ErrorBody, ProtocolError, WorkerLost
+from gangline.checkpoint.faults import REDOWNLOAD
+from gangline.errors import CheckpointError, ErrorBody, GanglineError, ProtocolError, WorkerLost
 from gangline.facts import Role, WorkerFacts
 from gangline.node.process import WorkerProcess
 from gangline.node.reconcile import OwnWorker
 from gangline.node.records import WorkerDetail, load_key
+from gangline.node.stored import stamp_of, why_unreadable
 from gangline.stage.control import (
     Connect,
     Connected,
@@ -45,6 +48,7 @@ class _Worker:
 
     def __init__(self, worker_id: str, load: Load) -> None:
         self.load = load
+        self.files = stamp_of(Path(load.path))  # as they are before it maps them
         self.process: WorkerProcess | None = None
         self.task: asyncio.Task[None] | None = None
         self.connected = False
@@ -63,10 +67,10 @@ class _Worker:
     def change(self, **changes: object) -> None:
         self.facts = msgspec.structs.replace(self.facts, **changes)
 
-    def fail(self, error: ErrorBody) -> None:
+    def fail(self, error: ErrorBody, *, knock_on: bool = False) -> None:
         self.change(state="failed", reason=error.message, stats=None)
         self.detail = msgspec.structs.replace(
-            self.detail, error=error, hop_address="", front_address=""
+            self.detail, error=error, knock_on=knock_on, hop_address="", front_address=""
         )
 
 
@@ -172,7 +176,7 @@ class Supervisor:
             worker.fail(error.body())
         end = await process.end()
         if worker.facts.state != "failed":
-            worker.fail(WorkerLost(end).body())
+            worker.fail(_loss(worker, process, end).body())
 
     def _apply(self, worker: _Worker, message: FromWorker) -> None:
         match message:
@@ -196,8 +200,16 @@ class Supervisor:
                 worker.change(state="ready")
             case Stats(stats=stats):
                 worker.change(stats=stats)
-            case Failed(error=error):
-                worker.fail(error)
+            case Failed(error=error, knock_on=knock_on):
+                worker.fail(error, knock_on=knock_on)
+
+
+def _loss(worker: _Worker, process: WorkerProcess, end: str) -> GanglineError:
+    """What became of a worker that did not say so itself."""
+    if process.could_not_read:
+        why = why_unreadable(Path(worker.load.path), worker.files)
+        return CheckpointError(f"{why} ({end})", hint=REDOWNLOAD)
+    return WorkerLost(end)
 
 
 def _name(worker: _Worker) -> str:

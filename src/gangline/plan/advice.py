@@ -18,8 +18,9 @@ from gangline.plan.forecast import (
     arrange,
     best_throughput,
 )
+from gangline.plan.numbers import GIB, gib, rate
 from gangline.plan.question import Question
-from gangline.plan.reasons import GIB, gib, reasons
+from gangline.plan.reasons import reasons
 from gangline.plan.shortfall import missing
 
 SAME = 0.005  # speeds that differ by less are the same
@@ -142,7 +143,7 @@ def running_cost(tps: float, watts: float | None, price: float | None) -> float 
     if watts is None or price is None:
         return None
     hourly = watts / 1000 * KWH_USD + price / HOURS
-    return round(hourly / (tps * 3600) * 1e6, 3)
+    return round(hourly / (tps * 3600) * 1e6, 6)
 
 
 def runner_up(question: Question, plans: Sequence[Arrangement]) -> RunnerUp | None:
@@ -202,13 +203,13 @@ def slower_with(question: Question, best: Arrangement, index: int) -> str:
     slowest = min(cluster.members[i].rates.bytes_per_s for i in best.used)
     way = cluster.link(best.used[-1], index)
     hop_ms = 1e3 * hop_seconds(0, way, cluster.engine)
-    own, theirs = f"{rates.bytes_per_s / 1e9:.3g}", f"{slowest / 1e9:.3g}"
+    own, theirs = rate(rates.bytes_per_s / 1e9), rate(slowest / 1e9)
     if rates.bytes_per_s > slowest:
         return (
             f"would slow each token down: it reads {own} GB/s where the slowest in use reads "
-            f"{theirs}, but each further hop takes {hop_ms:.2g} ms"
+            f"{theirs}, but each further hop takes {rate(hop_ms)} ms"
         )
     return (
         f"would slow each token down: it reads {own} GB/s, those in use {theirs} or more, and each "
-        f"further hop takes {hop_ms:.2g} ms"
+        f"further hop takes {rate(hop_ms)} ms"
     )

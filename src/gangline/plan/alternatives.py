@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from gangline.plan.forecast import Arrangement, Cluster, Wish, arrange, best_throughput
+from gangline.plan.numbers import rate
 from gangline.plan.shape import ModelCost
 
 WORTH = 1.1  # an alternative is named if it is better by so much in what it is for
@@ -69,8 +70,8 @@ def prefill_elsewhere(
         decode_tps=round(best.decode_tps, 3),
         throughput_tps=round(best.lanes_tps, 3),
         why=f"Reading prompts on {names[0]} and answering on {answering} would give the first "
-        f"token after {ttft_s:.2g} s instead of {best.prompt_s:.2g} s, of which sending the cache "
-        f"takes {sending_s:.2g} s; Gangline does not do that yet.",
+        f"token after {rate(ttft_s)} s instead of {rate(best.prompt_s)} s, of which sending the "
+        f"cache takes {rate(sending_s)} s; Gangline does not do that yet.",
     )
 
 
@@ -96,8 +97,8 @@ def replicas(
         ttft_s=round(max(copy.prompt_s for copy in copies), 4),
         decode_tps=round(min(copy.decode_tps for copy in copies), 3),
         throughput_tps=round(together, 3),
-        why=f"{n} copies of the model would serve {together:.3g} tokens/s to {wish.lanes} lanes "
-        f"together instead of {best.lanes_tps:.3g}.",
+        why=f"{n} copies of the model would serve {rate(together)} tokens/s to {wish.lanes} lanes "
+        f"together instead of {rate(best.lanes_tps)}.",
     )
 
 
@@ -115,7 +116,7 @@ def for_throughput(
         cluster,
         other,
         f"For throughput a {other.parallel} over {len(other.used)} machines is better: "
-        f"{other.lanes_tps:.3g} tokens/s for {wish.lanes} lanes together.",
+        f"{rate(other.lanes_tps)} tokens/s for {wish.lanes} lanes together.",
     )
 
 

@@ -82,6 +82,8 @@ class _Entry(Protocol):
     def id(self) -> str: ...
 
 
+FEW = 40  # names that a hint may list
+
 E = TypeVar("E", bound=_Entry)
 
 
@@ -134,9 +136,10 @@ def _find(what: str, name: str, entries: Mapping[str, E]) -> E:
         return found
     close = nearest(name, entries)
     if close:
-        hint = "did you mean " + " or ".join(f"`{candidate}`" for candidate in close) + "?"
+        hint = "did you mean " + " or ".join(f"`{candidate}`" for candidate in close) + "? "
     else:
-        hint = f"its {len(entries)} {what}s: {', '.join(entries)}"
+        hint = f"it has {', '.join(entries)}; " if len(entries) <= FEW else ""
+    hint += f"`gangline plan --list {what}s` lists all {len(entries)}"
     raise NotFound(f"the catalogue has no {what} `{name}`", hint=hint)
 
 

@@ -91,7 +91,29 @@ def offers(
             best = offer.decode_tps
             if within(offer, limits):
                 found.append(offer)
-    return sorted(found, key=lambda one: (known(one.price_usd), -one.decode_tps, one.name))
+    return sorted(found, key=_order)
+
+
+def cheapest(
+    shape: ShapeAt,
+    bits: float,
+    engine: Engine,
+    wish: Wish,
+    min_tps: float,
+    machines: Iterable[MachineType] | None = None,
+) -> Offer | None:
+    """The first of the `offers` that are so fast; what costs more than it is not computed."""
+    found: list[Offer] = []
+    every = machines if machines is not None else catalog.machines()
+    for machine in sorted(every, key=lambda one: known(price_and_watts((one,))[0])):
+        budget = min((known(offer.price_usd) for offer in found), default=math.inf)
+        found += offers(shape, bits, engine, wish, Limits(min_tps, budget), [machine])
+    return min(found, key=_order, default=None)
+
+
+def _order(offer: Offer) -> tuple[float, float, str]:
+    """The cheapest first; those without a price last."""
+    return known(offer.price_usd), -offer.decode_tps, offer.name
 
 
 def within(offer: Offer, limits: Limits) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from html import escape
 
 from gangline.plan.market import Offer
+from gangline.plan.numbers import rate
 
 WIDTH, HEIGHT = 1080, 600
 LEFT, RIGHT, TOP, BOTTOM = 70, 330, 58, 92
@@ -106,7 +107,7 @@ def _listed(chosen: Sequence[Placed]) -> list[str]:
                 f'<circle class="disc" cx="{x:.1f}" cy="{y:.1f}" r="{DISC:g}" stroke="{colour}"/>'
                 f'<text class="number" x="{x:.1f}" y="{y + 4:.1f}">{number}</text>'
             )
-        facts = [f"${offer.price_usd:,.0f}", f"{offer.decode_tps:.3g} tok/s"]
+        facts = [f"${offer.price_usd:,.0f}", f"{rate(offer.decode_tps)} tok/s"]
         if offer.watts is not None:
             facts.append(f"{offer.watts:,.0f} W")
         parts.append(
@@ -168,7 +169,7 @@ def _axes(x: _Scale, y: _Scale) -> list[str]:
     for value in y.ticks():
         at = y.at(value)
         parts.append(f'<line class="grid" x1="{LEFT}" y1="{at:.1f}" x2="{right}" y2="{at:.1f}"/>')
-        parts.append(f'<text class="end" x="{LEFT - 8}" y="{at + 4:.1f}">{value:.3g}</text>')
+        parts.append(f'<text class="end" x="{LEFT - 8}" y="{at + 4:.1f}">{rate(value)}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>')
     middle = (LEFT + right) / 2
     parts.append(f'<text class="middle" x="{middle:.0f}" y="{bottom + 40}">price in USD</text>')

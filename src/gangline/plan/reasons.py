@@ -10,9 +10,8 @@ from gangline.plan import catalog
 from gangline.plan.alternatives import WORTH
 from gangline.plan.engines import class_of, published_fit
 from gangline.plan.forecast import Arrangement, arrange
+from gangline.plan.numbers import gib, rate
 from gangline.plan.question import Question
-
-GIB = 1 << 30
 
 
 def reasons(question: Question, plans: Sequence[Arrangement]) -> list[str]:
@@ -50,7 +49,8 @@ def _division(question: Question, best: Arrangement) -> list[str]:
     found = []
     if best.parallel == "pipeline":
         members = question.cluster.members
-        speeds = sorted({f"{members[i].rates.bytes_per_s / 1e9:.3g}" for i in best.used}, key=float)
+        each_s = sorted(members[i].rates.bytes_per_s / 1e9 for i in best.used)
+        speeds = list(dict.fromkeys(map(rate, each_s)))
         each = f"{speeds[0]} GB/s of one machine"
         if len(speeds) > 1:
             each = f"{', '.join(speeds[:-1])} or {speeds[-1]} GB/s of the machine that it is in"
@@ -153,17 +153,3 @@ def _help(question: Question, best: Arrangement, limit: str) -> list[str]:
     if found:
         return ["What would help most: " + max(found)[1]]
     return [_OTHERWISE[limit]]
-
-
-def gib(n_bytes: float) -> str:
-    """`1.5 GiB`, `212 GiB`, `8 MiB`."""
-    if n_bytes >= 100 * GIB:
-        return f"{n_bytes / GIB:.0f} GiB"
-    if n_bytes >= GIB / 10:
-        return f"{n_bytes / GIB:.1f} GiB"
-    return f"{n_bytes / (1 << 20):.0f} MiB"
-
-
-def rate(value: float) -> str:
-    """`410`, `21.4`, `0.31`."""
-    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"

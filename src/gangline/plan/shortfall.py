@@ -10,8 +10,8 @@ from gangline.plan import catalog
 from gangline.plan.catalog import MachineType
 from gangline.plan.fleet import MAX_MACHINES, Fleet, usual_link
 from gangline.plan.forecast import WORKER_BYTES, Wish, arrange
+from gangline.plan.numbers import GIB, gib, rate
 from gangline.plan.question import Question
-from gangline.plan.reasons import GIB, gib, rate
 
 READING_TPS = 5.0  # tokens/s at which most people read: what is slower is no answer to many
 FEWER_BITS = (4.5, 3.5, 2.5)

@@ -315,7 +315,9 @@ def _why_not(
     hops_s = sum(hop_seconds(0, cluster.link(a, b), cluster.engine) for a, b in pairwise(ring))
     speed = machine.read_bytes_per_s
     reads = f", and it reads {speed / 1e9:.1f} GB/s" if speed else ""
-    return f"not needed: {why}, by {hops_s * 1e3:.2g} ms to it and on{reads}"
+    hops_ms = hops_s * 1e3
+    words = f"{hops_ms:.0f}" if hops_ms >= 10 else f"{hops_ms:.2g}"
+    return f"not needed: {why}, by {words} ms to it and on{reads}"
 
 
 def _no_room(sizes: Sizes, machine: Machine, layer: int) -> str:

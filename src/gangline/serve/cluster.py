@@ -50,7 +50,7 @@ def cluster_routes(node: Node) -> list[Route]:
         query = request.query_params.multi_items()
         prompt = _count(dict(query), "prompt")
         wanted = plan_request(query)
-        return json_response(await (node.plan(wanted, prompt) if prompt else node.plan(wanted)))
+        return json_response(await node.plan(wanted, prompt))
 
     async def health(request: Request) -> Response:
         reasons = ill(node.state().models)

@@ -73,6 +73,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The worker cannot go on and exits: a file is broken, a hop is lost."""
 
     error: ErrorBody
+    knock_on: bool = False  # a neighbour closed its hop: what became of that one says more
 
 
 ToWorker = Load | Connect | Stop

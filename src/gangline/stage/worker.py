@@ -29,7 +29,7 @@ from gangline.stage.frames import Limits
 from gangline.stage.handshake import Hello, Kind, join_address
 from gangline.stage.listener import Listener, Receiver
 from gangline.stage.pipe import ControlPipe
-from gangline.stage.transport import FrameReceiver, FrameSender
+from gangline.stage.transport import FrameReceiver, FrameSender, HopClosed
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def run_worker(run: Callable[[Worker], None]) -> NoReturn:
         failure = GanglineError(f"the worker failed: {error!r}", hint="its log says where")
     else:
         end_process(0)
-    node.send(Failed(failure.body()))
+    node.send(Failed(failure.body(), knock_on=isinstance(failure, HopClosed)))
     end_process(1)
 
 

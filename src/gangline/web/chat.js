@@ -1,4 +1,5 @@
-// The chat: questions to the chosen model, answers as they stream. Keeps the turns in memory only.
+// The chat: questions to the chosen model, answers as they stream. The turns
+// outlive a reload of this tab, and nothing else.
 
 import { ask, messagesFor, requestFor } from "./ask.js";
 import { composer } from "./composer.js";
@@ -6,6 +7,7 @@ import { element, setAttribute, setText } from "./dom.js";
 import { settingsDrawer } from "./drawer.js";
 import * as format from "./format.js";
 import { turnView } from "./message.js";
+import { recallInTab, rememberInTab } from "./remember.js";
 
 const STARTERS = {
   demo: [
@@ -78,6 +80,21 @@ function noticeOf(model, isLost) {
   return NOTICES[model.state]?.(model) ?? "";
 }
 
+/** What is kept of the turns; an answer that still streams is kept as one that was stopped. */
+function keepTurns(turns) {
+  rememberInTab("turns", turns.map(({ question, answer, error, measured, isRunning, isStopped }) => (
+    { question, answer, error, measured, isStopped: isStopped || isRunning })));
+}
+
+/** The turns before a reload; a foreign or older value is dropped. */
+function keptTurns() {
+  const kept = recallInTab("turns", []);
+  if (!Array.isArray(kept)) return [];
+  return kept
+    .filter((one) => typeof one?.question === "string" && typeof one?.answer === "string")
+    .map((one) => ({ error: null, measured: null, isStopped: false, ...one, isRunning: false }));
+}
+
 /** `actions`: `choose(id)` of a model, `flow(isFlowing)` of tokens to here, `nameOf(node id)`. */
 export function chatSection(section, actions) {
   const find = (selector) => section.querySelector(selector);
@@ -127,6 +144,7 @@ export function chatSection(section, actions) {
     turn.isRunning = false;
     running = null;
     actions.flow(false);
+    keepTurns(turns);
     keepingBottom(log, redraw);
     // Said once and whole: a live region that grows word by word cannot be listened to.
     setText(spoken, turn.error ? "" : `${turn.isStopped ? "Stopped. " : ""}${turn.answer}`);
@@ -139,16 +157,21 @@ export function chatSection(section, actions) {
     const turn = {
       question, answer: "", error: null, measured: null, isRunning: true, isStopped: false,
     };
+    show(turn);
+    void answer(turn, before);
+  }
+
+  function show(turn) {
     turn.view = turnView(turn, { retry, edit, restart });
     turns = [...turns, turn];
     log.append(turn.view.root);
-    void answer(turn, before);
   }
 
   function dropLast() {
     const last = turns.at(-1);
     last.view.root.remove();
     turns = turns.slice(0, -1);
+    keepTurns(turns);
     return last;
   }
 
@@ -168,6 +191,7 @@ export function chatSection(section, actions) {
     running?.abort();
     for (const turn of turns) turn.view.root.remove();
     turns = [];
+    keepTurns(turns);
     setText(spoken, "New chat.");
     redraw();
     writing.focus();
@@ -209,6 +233,12 @@ export function chatSection(section, actions) {
 
   find(".new-chat").addEventListener("click", restart);
   choice.addEventListener("change", () => actions.choose(choice.value));
+  window.addEventListener("pagehide", () => {
+    running?.abort(); // leaving is a stop, not an answer that broke
+    keepTurns(turns);
+  });
+  keptTurns().forEach(show);
   redraw();
+  log.scrollTop = log.scrollHeight; // where the page scrolls instead, the browser restores that
   return { update };
 }

@@ -172,8 +172,12 @@ function storedModel({ id }, actions) {
   const rows = element("ul", {
     class: "plan", hidden: true, "aria-label": `What loading ${id} would do`,
   });
+  const pace = element("p", { class: "model-facts", hidden: true });
   const showPlan = async () => {
-    const plan = actions.explain(await planOf(id, spread.checked));
+    const found = await planOf(id, spread.checked);
+    const plan = actions.explain(found);
+    setText(pace, paceOf(found));
+    pace.hidden = pace.textContent === "";
     keyed(rows, planRows(plan), (row) => row.key, planRow);
     rows.hidden = false;
   };
@@ -188,7 +192,7 @@ function storedModel({ id }, actions) {
   const root = element("li", { class: "card stored" },
     element("div", { class: "row" }, element("div", { class: "stored-what" }, name, facts),
       element("span", { class: "buttons" }, choice, preview, button)),
-    failed.root, rows);
+    failed.root, pace, rows);
   return {
     root,
     update(model) {

@@ -1,17 +1,24 @@
-// Small settings that outlive the page. A browser that refuses storage loses only the memory.
+// Small settings that outlive the page, and what outlives a reload of this tab only. A browser that
+// refuses storage loses only the memory.
 
-export function remember(name, value) {
+export const remember = (name, value) => keep("localStorage", name, value);
+export const rememberInTab = (name, value) => keep("sessionStorage", name, value);
+
+/** The remembered value, or `otherwise` where there is none or it cannot be read. */
+export const recall = (name, otherwise) => find("localStorage", name, otherwise);
+export const recallInTab = (name, otherwise) => find("sessionStorage", name, otherwise);
+
+function keep(store, name, value) {
   try {
-    localStorage.setItem(`gangline.${name}`, JSON.stringify(value));
+    window[store].setItem(`gangline.${name}`, JSON.stringify(value));
   } catch (error) {
     console.info("not remembered:", name, error.name);
   }
 }
 
-/** The remembered value, or `otherwise` where there is none or it cannot be read. */
-export function recall(name, otherwise) {
+function find(store, name, otherwise) {
   try {
-    const text = localStorage.getItem(`gangline.${name}`);
+    const text = window[store].getItem(`gangline.${name}`);
     return text === null ? otherwise : JSON.parse(text);
   } catch (error) {
     console.info("not recalled:", name, error.name);
