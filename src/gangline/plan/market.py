@@ -7,6 +7,7 @@ CARDS_PER_HOST.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -131,6 +132,7 @@ def known(value: float | None) -> float:
     return math.inf if value is None else value
 
 
+@functools.lru_cache(4096)  # every set of the catalogue is asked for up to three times
 def offer_of(
     machine: MachineType, count: int, shape: ShapeAt, bits: float, engine: Engine, wish: Wish
 ) -> Offer | None:
