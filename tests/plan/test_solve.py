@@ -6,7 +6,7 @@ import random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gangline.errors import DoesNotFit
@@ -120,8 +120,24 @@ def test_the_order_of_the_machines_does_not_matter(
     assert plan_or_none(model, nodes, request) == plan_or_none(model, shuffled, request)
 
 
+def linked(nodes: list[Machine]) -> list[Machine]:
+    """The machines with measured ways between all of them: nothing is predicted over others."""
+    return [
+        msgspec.structs.replace(
+            node, links=tuple(Link(other.node, 300.0, 0.9) for other in nodes if other is not node)
+        )
+        for node in nodes
+    ]
+
+
+# A split over slow machines, faster than one of them: its hops have to be measured to compare.
+@example(
+    ModelCost((1, 615716939), 0, 21816760, 166, 1024, 4096),
+    linked([machine("n-00", 1, 100009143.0), machine("n-01", 2, 1e8)]),
+    PlanRequest(NodeId("n-00")),
+)
 @settings(max_examples=100, deadline=None)
-@given(models, machines, requests)
+@given(models, machines.map(linked), requests)
 def test_a_model_that_fits_one_machine_is_never_refused(
     model: ModelCost, nodes: list[Machine], request: PlanRequest
 ) -> None:
