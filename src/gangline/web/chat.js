@@ -20,6 +20,7 @@ const STARTERS = {
   ],
 };
 
+const LEAVING_MS = 5000; // after `beforeunload`, which a download sends as well, without leaving
 const NEAR_BOTTOM = 48; // pixels within which the reader counts as being at the end
 
 /** Runs `change`; who was at the end of the log (or on small screens of the page) stays there. */
@@ -36,9 +37,10 @@ function scrollerOf(log) {
 
 /**
  * Asks `question` and fills `turn` as the answer comes; `changed()` after each change that shows.
- * Ends with the answer, an error or a stop in `turn`; never throws.
+ * Ends with the answer, an error or a stop in `turn`; never throws. `isLeaving()` tells whether the
+ * page is being left: a browser may break the connection before it says `pagehide`.
  */
-async function runTurn(turn, request, { signal, changed }) {
+async function runTurn(turn, request, { signal, changed, isLeaving }) {
   const startMs = performance.now();
   let firstMs = null;
   let nPieces = 0;
@@ -53,8 +55,8 @@ async function runTurn(turn, request, { signal, changed }) {
       },
     });
   } catch (error) {
-    turn.isStopped = signal.aborted;
-    if (!signal.aborted) {
+    turn.isStopped = signal.aborted || isLeaving();
+    if (!turn.isStopped) {
       turn.error = { message: error.message, hint: error.hint ?? "", code: error.code ?? "" };
     }
     if (firstMs !== null) {
@@ -113,6 +115,7 @@ export function chatSection(section, actions) {
   let model = null; // view of the chosen model
   let shownStarters = null;
   let isOpen = false; // the model is ready, and the node answers
+  let leftMs = -Infinity; // when the page was last about to be left
 
   function redraw() {
     for (const turn of turns) turn.view.update(turn === turns.at(-1));
@@ -130,6 +133,7 @@ export function chatSection(section, actions) {
     scrollerOf(log).scrollTop = scrollerOf(log).scrollHeight;
     await runTurn(turn, requestFor(model.id, messages, { temperature, maxTokens }), {
       signal: running.signal,
+      isLeaving: () => performance.now() - leftMs < LEAVING_MS,
       changed() {
         actions.flow(true);
         // Drawn once per frame, however many tokens arrive.
@@ -233,6 +237,9 @@ export function chatSection(section, actions) {
 
   find(".new-chat").addEventListener("click", restart);
   choice.addEventListener("change", () => actions.choose(choice.value));
+  window.addEventListener("beforeunload", () => {
+    leftMs = performance.now();
+  });
   window.addEventListener("pagehide", () => {
     running?.abort(); // leaving is a stop, not an answer that broke
     keepTurns(turns);
