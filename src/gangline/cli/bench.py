@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gangline.cli.common import add_backend, add_json, positive
 from gangline.cli.machines import operations_text, per_second
+from gangline.cli.options import add_backend, add_json, positive
 from gangline.cli.output import note, rate, table
 from gangline.errors import UsageError
 from gangline.paths import home

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from gangline.cli.client import Client
-from gangline.cli.common import add_json, add_url, client_of, positive
+from gangline.cli.common import client_of
+from gangline.cli.options import add_json, add_url, positive
 from gangline.cli.output import command, dim, error_text, is_terminal, note
 from gangline.cli.talk import (
     Line,

@@ -20,7 +20,8 @@ from contextlib import closing, contextmanager
 
 from gangline.cli.children import Child, Children
 from gangline.cli.client import Client
-from gangline.cli.common import add_backend, positive, wait_ready, watch_states
+from gangline.cli.common import wait_ready, watch_states
+from gangline.cli.options import add_backend, positive
 from gangline.cli.output import counted, dim, is_terminal, note, significant
 from gangline.cli.ports import explain_port
 from gangline.cli.signals import ending_signals

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from gangline.cli.common import add_backend, add_json, add_url, client_of, positive, wait_ready
+from gangline.cli.common import client_of, wait_ready
+from gangline.cli.options import add_backend, add_json, add_url, positive
 from gangline.cli.output import command, note, table
 from gangline.facts import ClusterState, LoadRequest, ModelFacts
 from gangline.node.stored import is_model

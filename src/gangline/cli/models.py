@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import textwrap
 
-from gangline.cli.common import add_json, add_url, client_of
+from gangline.cli.common import client_of
+from gangline.cli.options import add_json, add_url
 from gangline.cli.output import counted, size, table
 from gangline.cli.status import advice
 from gangline.facts import ClusterState, StoredModel

@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from gangline.cli.common import add_json, add_url, client_of, positive
+from gangline.cli.common import client_of
 from gangline.cli.load import local_path
+from gangline.cli.options import add_json, add_url, positive
 from gangline.cli.output import significant, table
 from gangline.errors import ProtocolError, Unavailable, UsageError
 from gangline.node.planning import USUAL_PROMPT, ForecastPlan, prompt_within

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from gangline.cli.common import MAX_THREADS
+from gangline.cli.options import MAX_THREADS
 from gangline.errors import UsageError
 from gangline.node.stored import is_model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from gangline.cli.common import add_json, positive
+from gangline.cli.options import add_json, positive
 from gangline.cli.output import note, table
 from gangline.cli.picture import check_picture, write_picture
 from gangline.cli.plan import DEFAULT_CONTEXT, find_model

@@ -10,8 +10,9 @@ from itertools import pairwise
 
 import msgspec
 
-from gangline.cli.common import add_json, add_url, client_of, watch_states
+from gangline.cli.common import client_of, watch_states
 from gangline.cli.machines import device_text, render_machines
+from gangline.cli.options import add_json, add_url
 from gangline.cli.output import (
     command,
     counted,

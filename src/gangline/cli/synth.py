@@ -10,7 +10,7 @@ import msgspec
 
 from gangline.bench.layout import QUANTS
 from gangline.bench.shapes import SHAPES
-from gangline.cli.common import add_json, positive
+from gangline.cli.options import add_json, positive
 from gangline.cli.output import command, counted, note, size
 from gangline.cli.signals import ending_signals
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gangline.cli.common import add_url, client_of, unload
+from gangline.cli.common import client_of, unload
+from gangline.cli.options import add_url
 from gangline.cli.output import note
 
 

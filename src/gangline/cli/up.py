@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gangline.cli.common import add_backend, threads
+from gangline.cli.options import add_backend, threads
 from gangline.cli.output import command, error_text, note
 from gangline.cli.ports import explain_port, url_at
 from gangline.cli.settings import Settings, model_folders, settings_of
