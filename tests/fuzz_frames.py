@@ -66,7 +66,8 @@ def attack(ring: Ring, count: int, dice: random.Random) -> None:
     for worker, (files, threads, resident) in zip(ring.workers, before, strict=True):
         assert worker.process.poll() is None, "a worker has ended"
         now_files, now_threads, now_resident = settled(worker.process.pid, files, threads)
-        assert (now_files, now_threads) == (files, threads), "descriptors or threads leak"
+        # Fewer where the first probe's connection was still being closed when they were counted.
+        assert now_files <= files and now_threads <= threads, "descriptors or threads leak"
         assert now_resident - resident < LEAK_BYTES, "memory leaks"
 
 
@@ -170,9 +171,11 @@ def usage(pid: int) -> tuple[int, int, int]:
 def settled(pid: int, files: int, threads: int) -> tuple[int, int, int]:
     """Usage once the last connections' threads have ended (they have 5 s to say hello)."""
     deadline = time.monotonic() + 15
-    while (now := usage(pid))[:2] != (files, threads) and time.monotonic() < deadline:
+    while True:
+        now = usage(pid)
+        if (now[0] <= files and now[1] <= threads) or time.monotonic() > deadline:
+            return now
         time.sleep(0.05)
-    return now
 
 
 if __name__ == "__main__":
