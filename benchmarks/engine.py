@@ -1,6 +1,7 @@
 """Gangline and llama.cpp in turn, in one run, on the same shape at the same bits.
 
-    python -m benchmarks.engine --llama-python OTHER/bin/python [--shape llama-3.2-1b] [--json]
+    python -m benchmarks.engine --llama-python OTHER/bin/python [--shape llama-3.2-1b]
+        [--only TEXT] [--rounds N] [--json]
 
 Both have random weights in the shape of a known model: ours in MLX's groups of 64 (4.5 and 8.5
 bits per weight), llama.cpp's Q4_0 and Q8_0 (groups of 32, the same bits). They take turns, A B A B;
@@ -84,11 +85,21 @@ def groups_of(shape: str, depth: int) -> tuple[Group, ...]:
     return tuple(group for group in groups if depth or group.cases not in (long, deep))
 
 
-def measure(shape: str, folder: Path, python: str, rounds: int, depth: int) -> dict[str, Any]:
+def chosen_of(groups: tuple[Group, ...], only: str) -> tuple[Group, ...]:
+    """The groups with those of their cases whose names contain `only`; none without a case."""
+    kept = [
+        group._replace(cases=tuple(case for case in group.cases if only in case.name))
+        for group in groups
+    ]
+    return tuple(group for group in kept if group.cases)
+
+
+def measure(
+    shape: str, folder: Path, python: str, rounds: int, groups: tuple[Group, ...]
+) -> dict[str, Any]:
     """All groups, one after the other; each loads its models anew."""
     rows: list[dict[str, Any]] = []
     found: dict[str, Any] = {"shape": shape, "rounds": rounds, "rows": rows}
-    groups = groups_of(shape, depth)
     alone, _ = prepare(groups[0], folder, python)
     note("measuring gangline alone")
     found["alone"] = measure_alone(alone, threads=2)
@@ -202,12 +213,16 @@ def table(found: dict[str, Any]) -> str:
             )
         )
     alone = found["alone"]
-    one, many = found["rows"][2], found["rows"][3]
     percent = "-" if alone["python_share"] is None else f"{alone['python_share']:.1%}"
+    named = {(row["case"], row["threads"]): row for row in found["rows"]}
+    one, many = named.get(("decode, 1 lane", 2)), named.get(("decode, 8 lanes", 2))
+    lines.append("")
+    if one and many:
+        lines.append(
+            f"8 lanes over 1 lane: {many['gangline_tps'] / one['gangline_tps']:.2f} "
+            f"(llama.cpp {many['llama_cpp_tps'] / one['llama_cpp_tps']:.2f})"
+        )
     lines += [
-        "",
-        f"8 lanes over 1 lane: {many['gangline_tps'] / one['gangline_tps']:.2f} "
-        f"(llama.cpp {many['llama_cpp_tps'] / one['llama_cpp_tps']:.2f})",
         f"alone: load {alone['load_s']:.2f} s, peak memory {alone['peak_rss_mb']} MB for "
         f"{alone['weight_mb']} MB of weights, Python {percent} of a step",
     ]
@@ -227,6 +242,9 @@ def main() -> None:
         help="context of the deep case; 0 leaves it and the long prompt out",
     )
     parser.add_argument(
+        "--only", default="", metavar="TEXT", help='cases with this in their name: "decode, 1 lane"'
+    )
+    parser.add_argument(
         "--llama-python", default=sys.executable, help="interpreter that has llama-cpp-python"
     )
     parser.add_argument(
@@ -239,8 +257,11 @@ def main() -> None:
     chosen = parser.parse_args()
     if config_of(chosen.shape, "q4")["model_type"] != "llama":
         raise SystemExit(f"error: `{chosen.shape}` is no llama shape")
+    groups = chosen_of(groups_of(chosen.shape, chosen.depth), chosen.only)
+    if not groups:
+        raise SystemExit(f"error: no case has `{chosen.only}` in its name")
     check_llama(chosen.llama_python)
-    found = measure(chosen.shape, chosen.folder, chosen.llama_python, chosen.rounds, chosen.depth)
+    found = measure(chosen.shape, chosen.folder, chosen.llama_python, chosen.rounds, groups)
     print(json.dumps(found, indent=2) if chosen.json else table(found))
 
 

@@ -145,7 +145,7 @@ ENTRY = st.fixed_dictionaries(
 
 def files(count: int) -> settings:
     """Settings of a property; each example overwrites the file of the last one in one folder."""
-    shared = [HealthCheck.function_scoped_fixture]
+    shared = [HealthCheck.function_scoped_fixture]  # the folder, whose one file each replaces
     return settings(max_examples=count, deadline=None, suppress_health_check=shared)
 
 

@@ -64,7 +64,7 @@ def read_disk_free(folder: Path) -> int | None:
     for place in (folder, *folder.absolute().parents):
         try:
             return shutil.disk_usage(place).free
-        except OSError:
+        except OSError:  # it does not exist yet, or may not be asked: its parent is on that disk
             continue
     return None
 

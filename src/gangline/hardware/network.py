@@ -152,7 +152,7 @@ def _addresses(pairs: Iterable[tuple[str, int]]) -> tuple[str, ...]:
     for address, prefix in pairs:
         try:
             interface = ipaddress.ip_interface(f"{address}/{prefix}")
-        except ValueError:
+        except ValueError:  # no address, or one that needs its interface's name
             continue
         if interface.version == 4 or not interface.is_link_local:
             found.append(str(interface))

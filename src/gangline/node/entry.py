@@ -113,9 +113,7 @@ class Front:
     async def close(self) -> None:
         self.fail(Unavailable("the node ends"))
         await asyncio.wait({self._task})
-        with contextlib.suppress(
-            OSError
-        ):  # how a connection that is given up ends is nobody's concern
+        with contextlib.suppress(OSError):  # how a connection ends that is given up anyway
             await self._writer.wait_closed()
 
     def _send(self, message: ToHead) -> None:

@@ -110,7 +110,7 @@ class LinkWatch:
             if due is not None and wait_s is not None and wait_s <= 0:
                 await self._measure(due[1], self._peers[due[1]])
                 continue
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # then something is due
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
             self._wake.clear()
