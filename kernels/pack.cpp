@@ -23,7 +23,7 @@
 namespace gangline {
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
+constexpr int64_t kHugePage = int64_t{2} << 20;
 constexpr size_t kArenaBytes = size_t{64} << 20;
 constexpr size_t kLargeBytes = size_t{256} << 10;
 
@@ -143,7 +143,7 @@ float one_number(const uint8_t* p, Dtype dtype) {
 class Arena {
  public:
   explicit Arena(size_t bytes) {
-    const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
+    const size_t alignment = bytes >= size_t{kHugePage} ? size_t{kHugePage} : 64;
     size_ = (bytes + alignment - 1) / alignment * alignment;
 #if defined(_MSC_VER)
     data_ = static_cast<uint8_t*>(_aligned_malloc(size_, alignment));
@@ -153,7 +153,7 @@ class Arena {
 #endif
     if (!data_) throw std::bad_alloc();
 #if defined(__linux__)
-    if (alignment == kHugePage) madvise(data_, size_, MADV_HUGEPAGE);
+    if (alignment == size_t{kHugePage}) madvise(data_, size_, MADV_HUGEPAGE);
 #endif
   }
   ~Arena() {
@@ -200,14 +200,17 @@ Packed pack(const Matrix& w, std::shared_ptr<PackedMemory>& memory) {
   Packed packed{nullptr, w.n, w.k, w.bits <= 4 ? 4 : 8, w.group_size, w.dtype};
   memory = std::make_shared<PackedMemory>(static_cast<size_t>(packed.n_bytes()));
   uint8_t* to = memory->data();
-  parallel_for(packed.n_panels(), static_cast<double>(packed.n_bytes()),
-               [&](int64_t first, int64_t last) {
-                 std::optional<WidenedRows> widened;
-                 if (w.bits != packed.bits) widened.emplace(w, packed);
-                 for (int64_t panel = first; panel < last; ++panel)
-                   pack_panel(w, packed, panel, widened ? &*widened : nullptr,
-                              to + panel * packed.panel_bytes());
-               });
+  // New memory is what a load waits for longest. A thread gets a huge page's worth of panels at a
+  // time, so that two do not wait for the same page.
+  const int64_t at_once = std::max<int64_t>(kHugePage / packed.panel_bytes(), 1);
+  const int64_t n_panels = packed.n_panels(), n_units = (n_panels + at_once - 1) / at_once;
+  parallel_for(n_units, static_cast<double>(packed.n_bytes()), [&](int64_t first, int64_t last) {
+    std::optional<WidenedRows> widened;
+    if (w.bits != packed.bits) widened.emplace(w, packed);
+    for (int64_t panel = first * at_once; panel < std::min(last * at_once, n_panels); ++panel)
+      pack_panel(w, packed, panel, widened ? &*widened : nullptr,
+                 to + panel * packed.panel_bytes());
+  });
   packed.data = to;
   return packed;
 }
