@@ -99,7 +99,7 @@ def decode_step(checkpoint: Checkpoint, threads: int, lanes: int, position: int)
     batch = Batch.of(slots, prompt, slots * 0 + 1)
 
     def step() -> None:
-        decoder.logits(decoder.forward(decoder.embed(slots), batch), slots)
+        decoder.logits(decoder.forward(decoder.embed(slots), batch))
 
     return best_us(step, 200)
 

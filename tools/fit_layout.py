@@ -77,7 +77,13 @@ FAMILIES = re.compile(r"^(m[1-6])\b|^(rtx [2-5])0[5-9]0|^(rx [679])\d{3}")
 
 # Measured here, not fitted: a hop of ours on loopback (docs/log.md), whose round trip is 20 us.
 OURS = EngineFit(
-    hop_us=90.0, sync_us=90.0, bus_sync_us=90.0, shares=False, overlaps_prompt=True, prompt_rows=256
+    hop_us=90.0,
+    sync_us=90.0,
+    bus_sync_us=90.0,
+    shares=False,
+    overlaps_prompt=True,
+    skips_unwanted=True,
+    prompt_rows=256,
 )
 # How engines work, from their documentation: mlx-lm and exo read 2048 tokens of a prompt at a time
 # (`prefill_step_size`), vLLM as many (`max_num_batched_tokens`).

@@ -110,13 +110,14 @@ class Model:
             chunk = np.array(tokens[first : first + CHUNK_ROWS], np.int32)
             start = np.array([len(self._cached)], np.int32)
             batch = Batch.of(np.zeros(1, np.int32), start, np.array([len(chunk)], np.int32))
-            hidden = decoder.forward(decoder.embed(chunk), batch)
+            rows = np.arange(len(chunk), dtype=np.int32)
+            if not every_row:
+                rows = rows[len(tokens) - 1 - first :]  # the last token's, if it is here
+            hidden = decoder.forward(decoder.embed(chunk), batch, rows)
             self._cached += chunk.tolist()
-            if every_row:
-                found.append(decoder.logits(hidden, np.arange(len(chunk), dtype=np.int32)))
-        if every_row:
-            return np.concatenate(found)
-        return decoder.logits(hidden, np.array([len(chunk) - 1], np.int32))
+            if len(rows):
+                found.append(decoder.logits(hidden))
+        return np.concatenate(found)
 
     def _checked(self, ids: Ids) -> list[int]:
         tokens = [int(id) for id in ids]

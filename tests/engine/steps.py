@@ -54,7 +54,7 @@ class Chain:
         x = self.stages[0].embed(ints(*(id for _, _, ids in sequences for id in ids)))
         for stage in self.stages:
             x = stage.forward(x, batch)
-        logits = self.stages[0].logits(x, np.arange(len(x), dtype=np.int32))
+        logits = self.stages[0].logits(x)
         return np.split(logits, np.cumsum(counts)[:-1])
 
     def run(self, ids: Sequence[int], chunks: Sequence[int] | None = None, slot: int = 0) -> F32:

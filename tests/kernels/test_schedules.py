@@ -79,7 +79,7 @@ class Model:
         hidden = decoder.forward(
             decoder.embed(np.concatenate(ids)), Batch.of(slots, starts, counts)
         )
-        logits = decoder.logits(hidden, np.arange(len(hidden), dtype=np.int32))
+        logits = decoder.logits(hidden)
         return np.split(np.concatenate([hidden, logits], axis=1), np.cumsum(counts)[:-1])
 
 

@@ -110,8 +110,9 @@ class Engine:
         for start in range(0, n_tokens, chunk_rows):
             chunk = ids[start : start + chunk_rows]
             batch = Batch.of(_ints(slot), _ints(start), _ints(len(chunk)))
-            hidden = decoder.forward(decoder.embed(chunk), batch)
-        decoder.logits(hidden, _ints(len(chunk) - 1))
+            last = np.arange(len(chunk), dtype=np.int32)[n_tokens - 1 - start :]
+            hidden = decoder.forward(decoder.embed(chunk), batch, last)
+        decoder.logits(hidden)
         return time.perf_counter() - began_s
 
     def decode(self, n_steps: int, lanes: int = 1, depth: int = 0) -> list[float]:
@@ -124,7 +125,7 @@ class Engine:
         for step in range(n_steps):
             began_s = time.perf_counter()
             batch = Batch.of(rows, np.full(lanes, depth + step, np.int32), ones)
-            logits = decoder.logits(decoder.forward(decoder.embed(ids), batch), rows)
+            logits = decoder.logits(decoder.forward(decoder.embed(ids), batch))
             ids = logits.argmax(axis=1).astype(np.int32)
             seconds.append(time.perf_counter() - began_s)
         return seconds

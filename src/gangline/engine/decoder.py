@@ -68,6 +68,7 @@ class Decoder:
             self._layers.append(load_block(loader, number, shape.layers[number]))
             progress((len(self._layers) + int(head)) / n_parts)
         self._run = operations.runner(self._run_layers)
+        self._run_to_last_mlp = operations.runner(self._run_layers_to_last_mlp)
         self.weight_bytes = loader.n_bytes
         per_token = sum(shape.cache_bytes_per_token(cache_dtype)[span.start : span.end])
         per_lane = sum(shape.state_bytes_per_lane()[span.start : span.end])
@@ -82,9 +83,11 @@ class Decoder:
         ops = self.operations
         return ops.to_numpy(ops.embed(self._head.embedding, ids, self.shape.embedding_scale))
 
-    def forward(self, x: F32, batch: Batch) -> F32:
+    def forward(self, x: F32, batch: Batch, wanted: I32 | None = None) -> F32:
         """Run the span's layers over x (T, D); x may be used as the result's memory.
 
+        With `wanted`, rows (n,) of the result are returned alone, (n, D): what the last layer
+        makes of the others, whose keys and values it keeps, is nobody's to read.
         `ProtocolError` where x and batch do not fit each other or this stage's cache.
         """
         if x.ndim != 2 or x.shape[1] != self.shape.hidden:
@@ -94,14 +97,21 @@ class Decoder:
         n_rows = int(batch.counts.sum())
         if n_rows != len(x):
             raise ProtocolError(f"{len(x)} rows of hidden states for a batch of {n_rows}")
-        return self._run(x, prepared)
+        if wanted is None or len(wanted) == n_rows:
+            return self._run(x, prepared)
+        if not (self._layers and self._layers[-1].halves_are_apart):
+            return np.ascontiguousarray(self._run(x, prepared)[wanted])
+        rows = np.ascontiguousarray(self._run_to_last_mlp(x, prepared)[wanted])
+        if not len(rows):
+            return rows
+        return ops.to_numpy(self._layers[-1].run_mlp(ops, ops.from_numpy(rows)))
 
-    def logits(self, x: F32, rows: I32) -> F32:
-        """Logits (n, V) of `rows` (n,) of the last layer's x (T, D)."""
+    def logits(self, x: F32) -> F32:
+        """x (T, D) behind the last layer -> (T, V)."""
         assert self._head is not None, "only the head has the output matrix"
         ops = self.operations
-        chosen = ops.from_numpy(np.ascontiguousarray(x[rows], np.float32))
-        logits = ops.linear(self._head.final_norm.run(ops, chosen), self._head.output)
+        final = self._head.final_norm.run(ops, ops.from_numpy(np.ascontiguousarray(x, np.float32)))
+        logits = ops.linear(final, self._head.output)
         if self.shape.logit_cap:
             logits = ops.soft_cap(logits, self.shape.logit_cap)
         return ops.to_numpy(logits)
@@ -110,6 +120,11 @@ class Decoder:
         for layer in self._layers:
             residual = layer.run(self.operations, residual, batch)
         return residual
+
+    def _run_layers_to_last_mlp(self, residual: Any, batch: Any) -> Any:
+        for layer in self._layers[:-1]:
+            residual = layer.run(self.operations, residual, batch)
+        return self._layers[-1].run_attention(self.operations, residual, batch)
 
 
 def _load_head(loader: Loader) -> Head:

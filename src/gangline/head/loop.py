@@ -102,10 +102,11 @@ class StepLoop:
         decoder, ring = self._decoder, self._ring
         slots, starts, counts, _ = step.layout
         batch = Batch.of(slots, starts, counts)
-        hidden = decoder.forward(decoder.embed(step.ids), batch)
+        wanted = wanted_rows(step.layout) if ring is None else None
+        hidden = decoder.forward(decoder.embed(step.ids), batch, wanted)
         self.n_steps += 1
         if ring is None:
-            self._finish(hidden, wanted_rows(step.layout), step.number)
+            self._finish(hidden, step.number)
         else:
             ring.sender.send(
                 FrameKind.STEP, step.number, step.layout, hidden, while_blocked=self._drain
@@ -120,20 +121,20 @@ class StepLoop:
             return False
         if frame.kind is not FrameKind.RESULT:
             raise ProtocolError("the last stage sent a step where a result was due")
-        self._finish(frame.hidden, np.arange(len(frame.hidden), dtype=np.int32), frame.step)
+        self._finish(frame.hidden, frame.step)
         return True
 
-    def _finish(self, hidden: Hidden, rows: NDArray[np.int32], number: int) -> None:
-        """Sample the step's tokens from `rows` of the last layer's output; tell the front."""
+    def _finish(self, hidden: Hidden, number: int) -> None:
+        """Sample the step's tokens from the rows that wanted logits; tell the front."""
         step = self._scheduler.complete()
-        if number != step.number or len(rows) != len(step.sampled):
+        if number != step.number or len(hidden) != len(step.sampled):
             raise ProtocolError(
-                f"the result of step {number} with {len(rows)} rows arrived where "
+                f"the result of step {number} with {len(hidden)} rows arrived where "
                 f"step {step.number} with {len(step.sampled)} was due"
             )
         if not step.sampled:
             return
-        logits = self._decoder.logits(hidden, rows)
+        logits = self._decoder.logits(hidden)
         now_s = time.monotonic()
         self.pace.step(step.number, tuple(lane.key for lane in step.sampled), len(step.ids), now_s)
         events = [

@@ -28,6 +28,7 @@ _NORMS_BEHIND = re.compile(r"gemma|olmo2|glm4$")
 class Elements(msgspec.Struct, frozen=True):
     """Numbers of a layer, before anybody says how many bits each takes."""
 
+    mixing: int  # of `shared`, those in which tokens see each other
     shared: int
     expert: int
     n_experts: int
@@ -118,6 +119,7 @@ def _elements(fields: Fields, kind: str, layer: int) -> Elements:
     mixing = _mixing(fields, kind)
     shared, expert, n_experts, n_active, ffn = _feed_forward(fields, kind, layer)
     return Elements(
+        mixing=mixing.weights,
         shared=mixing.weights + shared + NORM_WEIGHTS_PER_HIDDEN * fields.hidden,
         expert=expert,
         n_experts=n_experts,

@@ -48,6 +48,7 @@ class EngineFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pipelines: bool = True  # can give machines different layers
     shares: bool = True  # can share each matrix among machines
     overlaps_prompt: bool = False  # stages work on different parts of one prompt at a time
+    skips_unwanted: bool = False  # the last MLP runs for the prompt's last token alone
     prompt_rows: int = 512  # tokens of a prompt that a step takes, as most engines cut prompts
     measured_on: tuple[str, ...] = ()  # classes of hardware that rows of it were published for
 

@@ -342,6 +342,18 @@ def _times(
     ]
 
 
+def _prompt_times(
+    model: ModelCost, cluster: Cluster, stages: Sequence[StageForecast], step: Step
+) -> list[float]:
+    """Of a step of a prompt, whose last token alone needs the last layer's result."""
+    times = _times(model, cluster, stages, step)
+    if cluster.engine.skips_unwanted:
+        last, group = model.layer_costs[-1], stages[-1].members
+        whole = _layer_seconds(last, model, cluster, group, step)
+        times[-1] -= whole - _layer_seconds(last.without_mlp(), model, cluster, group, step)
+    return times
+
+
 def _prompt_seconds(
     model: ModelCost, cluster: Cluster, stages: Sequence[StageForecast], wish: Wish
 ) -> float:
@@ -350,7 +362,7 @@ def _prompt_seconds(
     Nobody asked anything for a while before: the first step finds the links' windows closed.
     """
     steps = prompt_steps(wish.prompt, 0, cluster.engine.prompt_rows)
-    times = [_times(model, cluster, stages, step) for step in steps]
+    times = [_prompt_times(model, cluster, stages, step) for step in steps]
     hops = [_hops(model, cluster, stages, step) for step in steps]
     for i, (a, b) in enumerate(pairwise(stages)):
         way = cluster.link(a.members[0], b.members[0])

@@ -45,7 +45,15 @@ class LayerCost(msgspec.Struct, frozen=True, array_like=True):
     operations: int = 14
     expert_flops: int = 0  # of one row in one expert
     cache_parts: int = 1  # machines that can share the cache: one for each key head
+    mlp_flops: int = 0  # of `flops_per_token`, what comes behind the attention; 0: not known
     keeps_all: bool = False  # the engine keeps room for the whole context behind a window too
+
+    def without_mlp(self) -> LayerCost:
+        """The arithmetic of a row whose result nobody reads: its keys and values alone are kept."""
+        if not self.mlp_flops:
+            return self
+        left = self.flops_per_token - self.mlp_flops
+        return msgspec.structs.replace(self, flops_per_token=left, n_active=0, mlp_flops=0)
 
     @property
     def weight_bytes(self) -> int:
@@ -212,6 +220,7 @@ def _layer_cost(part: Elements, bits: float, expert_bits: float) -> LayerCost:
         operations=part.operations,
         expert_flops=2 * part.expert,
         cache_parts=part.cache_parts,
+        mlp_flops=2 * (part.shared - part.mixing + part.n_active * part.expert),
     )
 
 

@@ -27,11 +27,11 @@ def run_step(worker: Worker, ring: Ring, last: bool) -> None:
     frame = ring.receiver.receive()
     slots, starts, counts, _ = frame.layout
     batch = Batch.of(slots, starts, counts)
-    hidden = decoder.forward(frame.hidden, batch)
     if last:
-        rows = hidden[wanted_rows(frame.layout)]
+        rows = decoder.forward(frame.hidden, batch, wanted_rows(frame.layout))
         ring.sender.send(FrameKind.RESULT, frame.step, frame.layout[:, :0], rows)
     else:
+        hidden = decoder.forward(frame.hidden, batch)
         ring.sender.send(FrameKind.STEP, frame.step, frame.layout, hidden)
 
 

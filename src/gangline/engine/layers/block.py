@@ -55,18 +55,36 @@ class Block(msgspec.Struct, frozen=True):
         """residual (T, D) -> residual behind the layer, in place; returned."""
         x = residual
         for half in self.halves:
-            if half.norm is not None:
-                x = half.norm.run(ops, residual)
-            elif not self.parallel:
-                x = residual
-            if half.output_norm is None and self.scale == 1:
-                residual = half.part.run(ops, x, batch, residual)
-                continue
-            y = half.part.run(ops, x, batch, None)
-            if half.output_norm is not None:
-                y = half.output_norm.run(ops, y)
-            residual = ops.add(residual, y, self.scale)
+            x, residual = self._run_half(half, ops, x, residual, batch)
         return residual
+
+    @property
+    def halves_are_apart(self) -> bool:
+        """Whether the MLP needs nothing but the residual behind the attention."""
+        return not self.parallel or self.halves[1].norm is not None
+
+    def run_attention(self, ops: Operations, residual: Any, batch: Any) -> Any:
+        """residual (T, D) -> residual behind the attention, in place; returned."""
+        return self._run_half(self.halves[0], ops, residual, residual, batch)[1]
+
+    def run_mlp(self, ops: Operations, residual: Any) -> Any:
+        """The rest of `run`, for any rows of residual (T, D): the MLP sees each by itself."""
+        return self._run_half(self.halves[1], ops, residual, residual, None)[1]
+
+    def _run_half(
+        self, half: Half, ops: Operations, x: Any, residual: Any, batch: Any
+    ) -> tuple[Any, Any]:
+        """What the half read, and the residual behind it; x is what the half before read."""
+        if half.norm is not None:
+            x = half.norm.run(ops, residual)
+        elif not self.parallel:
+            x = residual
+        if half.output_norm is None and self.scale == 1:
+            return x, half.part.run(ops, x, batch, residual)
+        y = half.part.run(ops, x, batch, None)
+        if half.output_norm is not None:
+            y = half.output_norm.run(ops, y)
+        return x, ops.add(residual, y, self.scale)
 
 
 def load_block(loader: Loader, number: int, shape: LayerShape) -> Block:
