@@ -61,7 +61,7 @@ std::vector<float> product(const Kernels& run, int bits, int group_size) {
     start += rows;
   }
   run.linear_packed({codes.data(), groups.data()}, t, w, 0, w.n_panels(), nullptr, y.data(), n,
-                    false);
+                    false, nullptr);
   return y;
 }
 

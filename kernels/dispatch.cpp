@@ -26,6 +26,7 @@ struct Path {
   const char* name;
   bool (*runs_here)();
   const Kernels& (*table)();
+  bool (*faster_here)() = nullptr;  // than the paths before it, if null: always
 };
 
 #if defined(GANGLINE_X86)
@@ -65,6 +66,8 @@ bool has_avxvnni() {
   __cpuid_count(7, 1, a, b, c, d);
   return (a & (1u << 4)) != 0;
 }
+// Zen 4 and 5: AMD's processors with AVX-512.
+[[maybe_unused]] bool is_amd() { return __builtin_cpu_is("amd"); }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -98,7 +101,7 @@ bool has_i8mm() {
 #endif
 #endif
 
-// In order of speed.
+// In order of speed, but for those that say where they are faster.
 const Path kPaths[] = {
 #if defined(GANGLINE_TILE_MODEL)  // in tests
     {"tile_model", [] { return true; }, kernels_tile_model},
@@ -108,6 +111,9 @@ const Path kPaths[] = {
     {"avx2", has_avx2, kernels_avx2},
     {"avxvnni", has_avxvnni, kernels_avxvnni},
     {"avx512", has_avx512, kernels_avx512},
+#endif
+#if defined(GANGLINE_ZEN4)
+    {"zen4", has_avx512, kernels_zen4, is_amd},
 #endif
 #if defined(GANGLINE_AMX)
     {"amx", [] { return has_avx512() && amx_works(); }, kernels_amx},
@@ -152,8 +158,11 @@ std::atomic<const Kernels*> current{nullptr};
 
 std::vector<std::string> available_paths() {
   std::vector<std::string> names;
-  for (const Path& path : kPaths)
-    if (path.runs_here()) names.push_back(path.name);
+  for (const Path& path : kPaths) {
+    if (!path.runs_here()) continue;
+    const bool faster = !path.faster_here || path.faster_here();
+    names.insert(faster ? names.end() : names.begin(), path.name);
+  }
   return names;
 }
 

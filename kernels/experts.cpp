@@ -7,6 +7,7 @@
 
 #include "dispatch.h"
 #include "pool.h"
+#include "scratch.h"
 
 namespace gangline {
 namespace {
@@ -94,7 +95,9 @@ class SortedRows {
     const Quantized& rows = quantized_[index_of(part.packed.group_size)];
     const QuantizedRows own = {rows.codes.data() + from * k,
                                rows.groups.data() + from * n_groups};
-    kernels().linear_packed(own, segment.rows(), part.packed, first, last, bias, to, stride, false);
+    const Kernels& run = kernels();
+    run.linear_packed(own, segment.rows(), part.packed, first, last, bias, to, stride, false,
+                      packed_scratch(part.packed, segment.rows(), run));
   }
 
   static constexpr int64_t kUnit = 16;  // rows of a matrix that are dealt out together: a panel

@@ -24,8 +24,11 @@ struct Kernels {
                  int64_t last, const float* bias, float* y, int64_t y_stride, bool add);
 
   // The same for a packed matrix, rows 16 first..16 last; x is quantized by groups of w's size.
+  // `scratch`: packed_scratch(w, t) bytes, 64-byte aligned, or null where these are none.
   void (*linear_packed)(const QuantizedRows& x, int64_t t, const Packed& w, int64_t first,
-                        int64_t last, const float* bias, float* y, int64_t y_stride, bool add);
+                        int64_t last, const float* bias, float* y, int64_t y_stride, bool add,
+                        uint8_t* scratch);
+  int64_t (*packed_scratch)(const Packed& w, int64_t t);
 
   // The largest block of rows of x that linear_packed takes, at most 16.
   int64_t packed_rows;
@@ -87,6 +90,7 @@ const Kernels& kernels_scalar();
 const Kernels& kernels_avx2();
 const Kernels& kernels_avxvnni();
 const Kernels& kernels_avx512();
+const Kernels& kernels_zen4();
 const Kernels& kernels_amx();
 const Kernels& kernels_tile_model();
 const Kernels& kernels_neon();

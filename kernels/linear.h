@@ -24,6 +24,13 @@ constexpr int64_t kBlockRows = kPackedRows;
 inline int64_t block_columns(int64_t, int64_t) { return 4; }
 #endif
 
+// Four codes of x.
+inline int32_t word(const int8_t* x) {
+  int32_t four;
+  std::memcpy(&four, x, 4);
+  return four;
+}
+
 struct Output {
   float* y;  // (t, n)
   int64_t stride;
@@ -76,7 +83,8 @@ inline void walk(const Tile& tile, int64_t first, int64_t last, int64_t n_rows, 
 void linear_dense(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_t first,
                   int64_t last, const Output& out);
 void linear_packed(const QuantizedRows& x, int64_t t, const Packed& w, int64_t first, int64_t last,
-                   const Output& out);
+                   const Output& out, uint8_t* scratch);
+int64_t packed_scratch(const Packed& w, int64_t t);
 void quantize_row(const float* x, int64_t k, int64_t group_size, const QuantizedRow& out);
 void unpack_row(const Matrix& w, int64_t row, float* y);
 

@@ -7,6 +7,10 @@
 // make the whole numbers (products of vectors, of pairs of rows, or tiles) change a bit.
 #include "linear.h"
 
+#if defined(GANGLINE_WINOGRAD)
+#include "winograd.h"
+#endif
+
 namespace gangline {
 namespace GANGLINE_PATH {
 namespace {
@@ -20,12 +24,6 @@ constexpr int64_t kRowsBytes = 256 << 10;
 inline void prefetch_two(const uint8_t* p) {
   prefetch(p);
   prefetch(p + 64);
-}
-
-inline int32_t word(const int8_t* x) {
-  int32_t four;
-  std::memcpy(&four, x, 4);
-  return four;
 }
 
 // The whole numbers of one group: P panels times T rows of x, whose columns lie as (k / 4, T, 4).
@@ -141,6 +139,7 @@ struct Problem {
   int64_t n_rows;
   const Packed& w;
   const Output& out;
+  uint8_t* scratch;
 
   int64_t n_groups() const { return w.k / w.group_size; }
   void write(int64_t panel, int64_t row, F32x16 values) const {
@@ -182,7 +181,7 @@ void run_block(const Problem& problem, int64_t panel, int64_t row) {
 }
 
 #if defined(GANGLINE_TILES)
-// The codes of one group of a panel as the rows of tiles: one byte each, (size / 4, 16, 4).
+// The codes of one group of a panel, one byte each, (size / 4, 16, 4).
 template <int Bits>
 void unpack_group(const uint8_t* w, int64_t size, uint8_t* out) {
   if (Bits == 8) {
@@ -254,8 +253,87 @@ void run_rows(const Problem& problem, int64_t panel, int64_t row, int64_t end) {
   }
 }
 
+#if defined(GANGLINE_WINOGRAD)
+bool by_winograd(const Packed& w, int64_t n_rows) {
+  return w.bits == 4 && w.group_size % kWinogradStep == 0 && n_rows >= kWinogradRows;
+}
+
+// Panels `panel` and the ones after it, written out.
+template <Dtype D>
+void write_out(const Packed& w, int64_t panel, uint8_t* to) {
+  constexpr int P = kPackedPanels;
+  const int64_t size = w.group_size, scale_bytes = kLanes * Numbers<D>::bytes;
+  for (int p = 0; p < P; ++p) {
+    const uint8_t* at = w.data + (panel + p) * w.panel_bytes();
+    for (int64_t i = 0; i < w.k / size; ++i) {
+      auto& group = *reinterpret_cast<WinogradGroup<P>*>(to + i * WinogradGroup<P>::bytes(size));
+      store(group.scale[p], Numbers<D>::load16(at));
+      store(group.offset[p], Numbers<D>::load16(at + scale_bytes));
+      group.set_codes(p, at + 2 * scale_bytes, size);
+      at += 2 * scale_bytes + size * kLanes / 2;
+    }
+  }
+}
+
+// What run_block does, with panels that are written out at problem.scratch.
+template <int T, int P>
+void run_winograd(const Problem& problem, int64_t panel, int64_t row) {
+  const int64_t size = problem.w.group_size;
+  const int8_t* codes = problem.x.codes + row * problem.w.k;
+  const GroupFactors* factors = problem.x.groups + row * problem.n_groups();
+  const uint8_t* at = problem.scratch;
+  F32x16 sums[P][T];
+  for (int p = 0; p < P; ++p)
+    for (int t = 0; t < T; ++t) sums[p][t] = zero();
+  for (int64_t i = 0; i < problem.n_groups(); ++i) {
+    const auto& group = *reinterpret_cast<const WinogradGroup<P>*>(at);
+    WinogradProducts<T, P> products;
+    products.run(group, codes, factors, size);
+    for (int p = 0; p < P; ++p) {
+      const F32x16 scale = load(group.scale[p]), offset = load(group.offset[p]);
+      for (int t = 0; t < T; ++t)
+        sums[p][t] = add_group(sums[p][t], products.dots[p][t].total(), factors[t], scale, offset);
+    }
+    codes += T * size;
+    factors += T;
+    at += WinogradGroup<P>::bytes(size);
+  }
+  for (int p = 0; p < P; ++p)
+    for (int t = 0; t < T; ++t) problem.write(panel + p, row + t, sums[p][t]);
+}
+
+// Pairs of panels from `first` on; the first panel that is left.
+template <Dtype D>
+int64_t run_winograd_panels(const Problem& problem, int64_t first, int64_t last) {
+  const int64_t whole = problem.n_rows / kPackedRows * kPackedRows;
+  const int64_t bytes = kPackedPanels * problem.w.panel_bytes();
+  for (; first + kPackedPanels <= last; first += kPackedPanels) {
+    write_out<D>(problem.w, first, problem.scratch);
+    // The next panels come from memory meanwhile, a slice with each block.
+    const bool more = first + 2 * kPackedPanels <= problem.w.n_panels();
+    const uint8_t* next = problem.w.data + (first + kPackedPanels) * problem.w.panel_bytes();
+    int64_t row = 0;
+    for (; row < whole; row += kPackedRows) {
+      if (more)
+        for (int64_t at = bytes * row / whole; at < bytes * (row + kPackedRows) / whole; at += 64)
+          prefetch_far(next + at);
+      run_winograd<kPackedRows, kPackedPanels>(problem, first, row);
+    }
+    if (row + kWinogradBlock <= problem.n_rows) {
+      run_winograd<kWinogradBlock, kPackedPanels>(problem, first, row);
+      row += kWinogradBlock;
+    }
+    run_rows<4, D, kPackedPanels>(problem, first, row, problem.n_rows);
+  }
+  return first;
+}
+#endif
+
 template <int Bits, Dtype D>
 void run_panels(const Problem& problem, int64_t first, int64_t last) {
+#if defined(GANGLINE_WINOGRAD)
+  if (by_winograd(problem.w, problem.n_rows)) first = run_winograd_panels<D>(problem, first, last);
+#endif
 #if defined(GANGLINE_TILES)
   const Tiles tiles(tile_columns(problem.w.group_size));
 #endif
@@ -285,10 +363,20 @@ void run_dtype(const Problem& problem, int64_t first, int64_t last) {
 }  // namespace
 
 void linear_packed(const QuantizedRows& x, int64_t t, const Packed& w, int64_t first, int64_t last,
-                   const Output& out) {
-  const Problem problem{x, t, w, out};
+                   const Output& out, uint8_t* scratch) {
+  const Problem problem{x, t, w, out, scratch};
   if (w.bits == 4) return run_dtype<4>(problem, first, last);
   return run_dtype<8>(problem, first, last);
+}
+
+int64_t packed_scratch(const Packed& w, int64_t t) {
+#if defined(GANGLINE_WINOGRAD)
+  if (by_winograd(w, t))
+    return w.k / w.group_size * WinogradGroup<kPackedPanels>::bytes(w.group_size);
+#endif
+  static_cast<void>(w);
+  static_cast<void>(t);
+  return 0;
 }
 
 }  // namespace GANGLINE_PATH

@@ -53,6 +53,7 @@ struct GroupFactors {
   float factor;
   float sum_factor;  // factor * sum
   int32_t sum;       // of the codes
+  int32_t pairs;     // what winograd.h needs besides, on its path
 };
 
 // Rows of activations (t, k) for packed matrices, block after block (see block_rows). The codes of

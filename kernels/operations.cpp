@@ -5,6 +5,7 @@
 
 #include "dispatch.h"
 #include "pool.h"
+#include "scratch.h"
 
 namespace gangline {
 namespace {
@@ -17,37 +18,54 @@ constexpr double kPackedMultiplyAddsPerNs = 100.0;
 // Rows of a weight are dealt out to threads in units of a panel.
 constexpr int64_t kUnit = 16;
 
+template <class T>
+void grow(std::vector<T>& memory, int64_t n) {
+  if (memory.size() < static_cast<size_t>(n)) memory.resize(static_cast<size_t>(n));
+}
+
 // Rows of activations for packed weights; the memory grows to the largest step and is kept.
 class RowQuantizer {
  public:
+  // Room for t rows of k numbers in groups of group_size.
+  void reserve(int64_t t, int64_t k, int64_t group_size) {
+    k_ = k;
+    group_size_ = group_size;
+    grow(codes_, t * k);
+    grow(groups_, t * (k / group_size));
+  }
+
   // Quantize x (t, k) by groups of group_size, on all threads.
   void set(const float* x, int64_t t, int64_t k, int64_t group_size) {
-    const int64_t n_groups = k / group_size;
-    grow(codes_, t * k);
-    grow(groups_, t * n_groups);
-    const Kernels& run = kernels();
-    const int64_t n_blocks = (t + run.packed_rows - 1) / run.packed_rows;
+    reserve(t, k, group_size);
+    const int64_t at_once = kernels().packed_rows, n_blocks = (t + at_once - 1) / at_once;
     const double ns = static_cast<double>(t) * static_cast<double>(k) / 8.0;
     parallel_for(n_blocks, ns, [&](int64_t first, int64_t last) {
-      const int64_t end = std::min(last * run.packed_rows, t);
-      for (int64_t start = first * run.packed_rows; start < end;) {
-        const int64_t rows = block_rows(end - start, run.packed_rows);
-        for (int64_t row = 0; row < rows; ++row)
-          run.quantize_row(x + (start + row) * k, k, group_size,
-                           {codes_.data() + start * k, groups_.data() + start * n_groups, rows,
-                            row});
-        start += rows;
-      }
+      const int64_t start = first * at_once, end = std::min(last * at_once, t);
+      set_part(x + start * k, k, start, end, 0, k);
     });
+  }
+
+  // Quantize columns first to first + n, whole groups, of rows start to end, which begin and end
+  // with a block; x (end - start, n), rows `stride` apart.
+  void set_part(const float* x, int64_t stride, int64_t start, int64_t end, int64_t first,
+                int64_t n) {
+    const Kernels& run = kernels();
+    for (int64_t begin = start; start < end;) {
+      const int64_t rows = block_rows(end - start, run.packed_rows);
+      int8_t* codes = codes_.data() + start * k_ + first * rows;
+      GroupFactors* groups =
+          groups_.data() + start * (k_ / group_size_) + first / group_size_ * rows;
+      for (int64_t row = 0; row < rows; ++row)
+        run.quantize_row(x + (start - begin + row) * stride, n, group_size_,
+                         {codes, groups, rows, row});
+      start += rows;
+    }
   }
   QuantizedRows rows() const { return {codes_.data(), groups_.data()}; }
 
  private:
-  template <class T>
-  static void grow(std::vector<T>& memory, int64_t n) {
-    if (memory.size() < static_cast<size_t>(n)) memory.resize(static_cast<size_t>(n));
-  }
-
+  int64_t k_ = 0;
+  int64_t group_size_ = 1;
   std::vector<int8_t> codes_;
   std::vector<GroupFactors> groups_;
 };
@@ -73,7 +91,8 @@ void linear_parts(const float* x, int64_t t, const Weight& w, size_t first_part,
       if (first < end) {
         const float* added = bias ? bias + column : nullptr;
         if (part.is_packed())
-          run.linear_packed(rows.rows(), t, part.packed, first, end, added, y + column, w.n, add);
+          run.linear_packed(rows.rows(), t, part.packed, first, end, added, y + column, w.n, add,
+                            packed_scratch(part.packed, t, run));
         else
           run.linear(x, w.k, t, part.dense, first * kUnit, std::min(end * kUnit, n), added,
                      y + column, w.n, add);
@@ -190,9 +209,71 @@ void sigmoid_gate(float* x, const float* gates, int64_t t, int64_t d, bool one_g
 
 namespace {
 
-// Rows that go through gate, up and down together: enough to read weights seldom, few enough that
-// what lies between stays in the cache; rounded up to whole blocks of rows.
+// Rows that go through gate, up and down together, rounded up to whole blocks of rows. Packed
+// weights: a step of a prompt, since what lies between are bytes. Else enough to read weights seldom,
+// few enough that the floats stay in the cache.
+constexpr int64_t kPackedMlpRows = 256;
 constexpr int64_t kMlpRows = 128;
+
+// Numbers between the matrices that a thread makes at once, so that they stay in its cache.
+constexpr int64_t kMlpNumbers = 32 << 10;
+
+// The group size of matrices that round their rows alike; 0 if they do not.
+int64_t common_group_size(const Weight& w) {
+  int64_t size = 0;
+  for (const Part& part : w.parts) {
+    if (!part.is_packed() || (size && size != part.packed.group_size)) return 0;
+    size = part.packed.group_size;
+  }
+  return size;
+}
+
+bool is_packed_mlp(const Weight& gate_up, const Weight& down) {
+  return gate_up.parts.size() == 2 && gate_up.parts[0].n() == down.k &&
+         common_group_size(gate_up) && common_group_size(down);
+}
+
+// Rows first... of a packed matrix.
+Packed rows_from(const Packed& w, int64_t first) {
+  Packed rest = w;
+  rest.data += first / kUnit * w.panel_bytes();
+  rest.n -= first;
+  return rest;
+}
+
+// A thread makes whole groups of down's columns: their gates and ups, then what becomes of them,
+// rounded. Nothing else lies between the matrices.
+void packed_mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
+                     const Weight& down, const float* down_bias, Activation activation, float* y,
+                     bool add) {
+  const Kernels& run = kernels();
+  // Kept by the calling thread; the threads that help it see them through these references.
+  thread_local RowQuantizer kept_rows, kept_hidden;
+  RowQuantizer &rows = kept_rows, &hidden = kept_hidden;
+  const int64_t ffn = down.k, size = common_group_size(down), unit = std::max(size, kUnit);
+  rows.set(x, t, gate_up.k, common_group_size(gate_up));
+  hidden.reserve(t, ffn, size);
+  const int64_t at_once = std::max(kMlpNumbers / (2 * t) / unit, int64_t{1}) * unit;
+  const double ns = part_ns(gate_up.parts[0], gate_up.k, t) + part_ns(gate_up.parts[1], gate_up.k, t);
+  parallel_for(ffn / unit, ns, [&](int64_t first, int64_t last) {
+    thread_local std::vector<float> numbers;
+    for (int64_t column = first * unit; column < last * unit; column += at_once) {
+      const int64_t n = std::min(at_once, last * unit - column);
+      grow(numbers, t * 2 * n);
+      float* gates = numbers.data();  // (t, 2 n): gates, ups
+      for (int64_t i = 0; i < 2; ++i) {
+        const Packed part = rows_from(gate_up.parts[static_cast<size_t>(i)].packed, column);
+        run.linear_packed(rows.rows(), t, part, 0, n / kUnit,
+                          gate_up_bias ? gate_up_bias + i * ffn + column : nullptr, gates + i * n,
+                          2 * n, false, packed_scratch(part, t, run));
+      }
+      for (int64_t row = 0; row < t; ++row)
+        run.gate(gates + row * 2 * n, gates + row * 2 * n + n, n, activation, gates + row * 2 * n);
+      hidden.set_part(gates, 2 * n, 0, t, column, n);
+    }
+  });
+  linear_parts(nullptr, t, down, 0, down.parts.size(), 0, hidden, down_bias, y, add);
+}
 
 void mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
               const Weight& down, const float* down_bias, Activation activation, float* y,
@@ -223,10 +304,13 @@ void mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gat
 void gated_mlp(const float* x, int64_t t, const Weight& gate_up, const float* gate_up_bias,
                const Weight& down, const float* down_bias, Activation activation, float* y,
                bool add) {
-  const int64_t block = kernels().packed_rows, most = (kMlpRows + block - 1) / block * block;
+  const bool packed = is_packed_mlp(gate_up, down);
+  const auto rows = packed ? packed_mlp_rows : mlp_rows;
+  const int64_t block = kernels().packed_rows;
+  const int64_t most = ((packed ? kPackedMlpRows : kMlpRows) + block - 1) / block * block;
   for (int64_t row = 0; row < t; row += most)
-    mlp_rows(x + row * gate_up.k, std::min(most, t - row), gate_up, gate_up_bias, down, down_bias,
-             activation, y + row * down.n, add);
+    rows(x + row * gate_up.k, std::min(most, t - row), gate_up, gate_up_bias, down, down_bias,
+         activation, y + row * down.n, add);
 }
 
 }  // namespace gangline

@@ -34,6 +34,10 @@
 #define GANGLINE_PATH tile_model
 #include "simd_scalar.h"
 #include "tiles_model.h"
+#elif defined(GANGLINE_PATH_ZEN4)
+#define GANGLINE_PATH zen4
+#define GANGLINE_WINOGRAD
+#include "simd_avx512.h"
 #elif defined(GANGLINE_PATH_AVX512)
 #define GANGLINE_PATH avx512
 #include "simd_avx512.h"

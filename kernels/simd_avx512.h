@@ -1,5 +1,6 @@
 // F32x16 as one zmm register; needs AVX-512 F, BW, DQ, VL and VNNI. See simd_scalar.h for the
-// meaning. Compiled twice: the path `amx` has tiles besides (tiles_amx.h).
+// meaning. Compiled three times: the path `amx` has tiles besides (tiles_amx.h), `zen4` adds where it
+// can instead of multiplying (winograd.h).
 #pragma once
 
 #include <immintrin.h>
@@ -86,17 +87,25 @@ inline Codes low_nibbles(Codes a) { return {_mm512_and_si512(a.v, _mm512_set1_ep
 inline Codes high_nibbles(Codes a) {
   return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
 }
+inline Codes spread(int32_t four) { return {_mm512_set1_epi32(four)}; }
+inline Codes add(Codes a, Codes b) { return {_mm512_add_epi8(a.v, b.v)}; }
 inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+inline void prefetch_far(const uint8_t* p) {  // not into the first cache
+  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
+}
 
 // VPDPBUSD multiplies unsigned by signed bytes and cannot overflow here, whatever the bits.
 struct Dots {
   __m512i sum = _mm512_setzero_si512();
   void add(Codes w, int32_t x) {
-    const __m512i xs = _mm512_set1_epi32(x);
+    add(w, Codes{_mm512_set1_epi32(x)});
+  }
+  void add(Codes w, Codes x) {
 #if defined(__GNUC__)  // which copies the sums of the intrinsic in every turn of a loop
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w.v), "v"(xs));
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w.v), "v"(x.v));
 #else
-    sum = _mm512_dpbusd_epi32(sum, w.v, xs);
+    sum = _mm512_dpbusd_epi32(sum, w.v, x.v);
 #endif
   }
   void settle() {}
@@ -107,6 +116,8 @@ struct Dots8 : Dots {
   static constexpr int32_t kShift = 0;  // codes are taken as they are
 };
 inline I32x16 add(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I32x16 subtract(I32x16 a, I32x16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline void store_i32(int32_t* p, I32x16 a) { _mm512_store_si512(p, a.v); }
 inline I32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
 
 // Rows of x that share a read of a panel, and panels that share a read of these rows: their whole

@@ -17,8 +17,8 @@ void linear(const float* x, int64_t x_stride, int64_t t, const Matrix& w, int64_
 }
 
 void packed(const QuantizedRows& x, int64_t t, const Packed& w, int64_t first, int64_t last,
-            const float* bias, float* y, int64_t y_stride, bool add) {
-  linear_packed(x, t, w, first, last, Output{y, y_stride, bias, add});
+            const float* bias, float* y, int64_t y_stride, bool add, uint8_t* scratch) {
+  linear_packed(x, t, w, first, last, Output{y, y_stride, bias, add}, scratch);
 }
 
 }  // namespace
@@ -30,6 +30,7 @@ const Kernels& GANGLINE_NAME(GANGLINE_PATH)() {
       GANGLINE_STRING(GANGLINE_PATH),
       linear,
       packed,
+      packed_scratch,
       kBlockRows,
       quantize_row,
       unpack_row,

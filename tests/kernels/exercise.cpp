@@ -109,9 +109,15 @@ HeapMatrix quantized(Random& random, int bits, Dtype dtype, int64_t n, int64_t k
   return w;
 }
 
+Part packed(const Matrix& m) {
+  Part part;
+  part.packed = pack(m, part.memory);
+  return part;
+}
+
 void exercise_matrix(Random& random, Digest& digest, const Matrix& m) {
   Part part;
-  if (m.bits) part.packed = pack(m, part.memory);
+  if (m.bits) part = packed(m);
   else part.dense = m;
   Weight w;
   w.parts = {part, part};
@@ -162,6 +168,17 @@ void exercise_mlp(Random& random, Digest& digest) {
     x[6] = -90.0f;
     gated_mlp(x.data(), 3, a, nullptr, b, nullptr, act, residual.data(), true);
     digest.add(residual);
+  }
+  const HeapMatrix gate = quantized(random, 4, Dtype::f16, 128, 96, 32);
+  const HeapMatrix up = quantized(random, 3, Dtype::bf16, 128, 96, 32);
+  const HeapMatrix down = quantized(random, 4, Dtype::f16, 40, 128, 64);
+  Weight a, b;
+  for (const HeapMatrix* part : {&gate, &up}) a.append(packed(part->matrix));
+  b.append(packed(down.matrix));
+  for (int64_t t : {1, 70}) {
+    Exact<float> x = random.numbers(t * 96), bias = random.numbers(256), y = random.numbers(t * 40);
+    gated_mlp(x.data(), t, a, bias.data(), b, nullptr, Activation::silu, y.data(), true);
+    digest.add(y);
   }
 }
 

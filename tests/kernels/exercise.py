@@ -25,7 +25,7 @@ COMMON = (
 )  # fmt: skip
 # Of all results of exercise.cpp: the same on x86-64 and Arm, on every path. It changes when a
 # kernel computes something else; then old and new versions of Gangline do not agree either.
-DIGEST = "795cd876e26c919b"
+DIGEST = "eed5385e53d87977"
 FLAGS = ["-std=c++17", "-g1", "-pthread", "-ffp-contract=off", "-fno-math-errno"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"]
 # Paths of each architecture, and the options of their sources. The model of AMX's tiles is a path
@@ -36,6 +36,7 @@ X86_PATHS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avxvnni": ["-mavx2", "-mavxvnni", "-mfma", "-mf16c"],
     "avx512": AVX512,
+    "zen4": AVX512,
 }
 ARM_PATHS = {
     "tile_model": [],
@@ -44,7 +45,7 @@ ARM_PATHS = {
     "dotprod": ["-march=armv8.2-a+dotprod"],
     "i8mm": ["-march=armv8.2-a+dotprod+i8mm"],
 }
-X86 = ["-DGANGLINE_X86", "-DGANGLINE_TILE_MODEL"]
+X86 = ["-DGANGLINE_X86", "-DGANGLINE_ZEN4", "-DGANGLINE_TILE_MODEL"]
 ARM = ["-DGANGLINE_ARM64", "-DGANGLINE_I8MM", "-DGANGLINE_TILE_MODEL"]
 CPU_INFO = Path("/proc/cpuinfo")
 if CPU_INFO.exists() and "amx_int8" in CPU_INFO.read_text():  # elsewhere it could not run

@@ -9,13 +9,14 @@ from gangline.checkpoint.tensors import Tensor
 from gangline.engine.operations import F32
 from gangline.errors import CheckpointError
 
+LARGEST = np.float32(120)  # of rounded activations; kernels/winograd.h says why not 127
 BITS = (2, 3, 4, 5, 6, 8)  # of quantized weights
 
 
 def quantize_rows(x: F32, group_size: int) -> tuple[NDArray[np.int8], F32]:
     """What back ends with integer kernels make of activations (T, K) before quantized weights.
 
-    Codes (T, K) from -127 to 127 and factors (T, K / group_size): `x ≈ factor * code`, rounded to
+    Codes (T, K) from -120 to 120 and factors (T, K / group_size): `x ≈ factor * code`, rounded to
     nearest even; groups that are tiny count as zero. `linear` here does without: the difference,
     at most half a factor per number, is what such a back end may deviate by.
     """
@@ -23,9 +24,9 @@ def quantize_rows(x: F32, group_size: int) -> tuple[NDArray[np.int8], F32]:
     largest = np.abs(groups).max(-1)
     tiny = largest < np.float32(1e-30)
     safe = np.where(tiny, np.float32(1), largest)
-    inverse = np.where(tiny, np.float32(0), np.float32(127) / safe)
+    inverse = np.where(tiny, np.float32(0), LARGEST / safe)
     codes = np.rint(groups * inverse[..., None]).astype(np.int8)
-    factors = np.where(tiny, np.float32(0), largest / np.float32(127)).astype(np.float32)
+    factors = np.where(tiny, np.float32(0), largest / LARGEST).astype(np.float32)
     return codes.reshape(x.shape), factors
 
 
