@@ -21,7 +21,7 @@ constexpr int kWinogradOrder[4] = {0, 1, 3, 2};  // plain ones between the pairs
 constexpr int kPlain = 3;
 
 // Fewer rows than this are not worth the writing out of the codes.
-constexpr int64_t kWinogradRows = 4 * kPackedRows;
+constexpr int64_t kWinogradRows = 5 * kPackedRows;
 
 // The smallest block of them; what is smaller is multiplied as ever.
 constexpr int64_t kWinogradBlock = 4;
