@@ -22,12 +22,18 @@ void run_chunks(int n_chunks, void (*run)(void* context, int chunk), void* conte
 template <class F>
 void parallel_for(int64_t n, double total_ns, F f) {
   constexpr double kWorthwhileNs = 40e3;  // below this the caller is done before others wake
-  constexpr double kChunkNs = 10e3;
+  constexpr double kChunkNs = 10e3, kLongChunkNs = 200e3;
   const int n_threads = threads();
   int64_t n_chunks = 1;
   if (n_threads > 1 && total_ns > kWorthwhileNs) {
-    n_chunks = static_cast<int64_t>(total_ns / kChunkNs);
-    if (n_chunks > 4 * n_threads) n_chunks = 4 * n_threads;
+    // Few chunks, so that streams of memory are long; more for long work, at whose end a thread on a
+    // slower core would be waited for.
+    const auto at_most = [&](double ns, int each) {
+      const int64_t wanted = static_cast<int64_t>(total_ns / ns), most = int64_t{each} * n_threads;
+      return wanted < most ? wanted : most;
+    };
+    const int64_t few = at_most(kChunkNs, 4), many = at_most(kLongChunkNs, 16);
+    n_chunks = few < many ? many : few;
     if (n_chunks > n) n_chunks = n;
   }
   if (n_chunks <= 1) {

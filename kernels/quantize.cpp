@@ -37,7 +37,8 @@ GroupFactors quantize_group(const float* x, int8_t* to, int64_t columns, int64_t
   for (int64_t i = 0; i < kVectors; ++i) {
     v[i] = mul(v[i], inverse);  // infinity * (kLargest / infinity) is NaN as well
     store_i8(codes + i * kLanes, v[i]);
-    sums = add(sums, sub(add(v[i], magic), magic));
+    v[i] = sub(add(v[i], magic), magic);
+    sums = add(sums, v[i]);
   }
   const float sum = reduce_add(sums);
   const bool finite = sum == sum;
@@ -51,7 +52,7 @@ GroupFactors quantize_group(const float* x, int8_t* to, int64_t columns, int64_t
   const float factor = tiny ? 0.0f : largest / kLargest;
   int32_t pairs = 0;
 #if defined(GANGLINE_WINOGRAD)
-  if (rows >= kWinogradBlock) pairs = winograd_sum<Size>(codes);
+  if (rows >= kWinogradBlock) pairs = winograd_sum<Size>(v);
 #endif
   return {factor, factor * sum, static_cast<int32_t>(sum), pairs};
 }

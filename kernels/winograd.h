@@ -72,26 +72,15 @@ struct WinogradGroup {
   }
 };
 
-// What of x alone belongs to the pairs of a group: the sum of - x0 x1 + 8 x0 - 120 x1.
+// What of x alone belongs to the pairs of a group: the sum of - x0 x1 + 8 x0 - 120 x1. x (Size), as
+// floats: the numbers are whole and small.
 template <int64_t Size>
-int32_t winograd_sum(const int8_t* x) {
-  static_assert(kPlain == 3, "of 16 columns the last four are in no pair");
-  const __m256i paired = _mm256_setr_epi64x(-1, -1, -1, 0);
-  const __m256i eight = _mm256_and_si256(paired, _mm256_set1_epi16(8));
-  const auto load = [](const int8_t* from) {
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-  };
-  __m256i sums = _mm256_setzero_si256();
-  for (int64_t step = 0; step + kWinogradStep <= Size; step += kWinogradStep) {
-    const __m256i x0 = load(x + step), x1 = _mm256_and_si256(paired, load(x + step + 16));
-    const __m256i raised = _mm256_add_epi16(x0, _mm256_set1_epi16(120));
-    sums = _mm256_add_epi32(sums, _mm256_madd_epi16(x0, eight));
-    sums = _mm256_sub_epi32(sums, _mm256_madd_epi16(raised, x1));
-  }
-  int32_t lanes[8], sum = 0;
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), sums);
-  for (int32_t lane : lanes) sum += lane;
-  return sum;
+int32_t winograd_sum(const F32x16 (&x)[Size / kLanes]) {
+  F32x16 sums = zero();
+  for (int64_t i = 0; i + 1 < Size / kLanes; i += 2)
+    sums = add(sums, fnma(add(x[i], set1(120.0f)), x[i + 1], mul(x[i], set1(8.0f))));
+  const F32x16 paired = if_less(iota(), set1(4.0f * kPlain), sums, zero());
+  return static_cast<int32_t>(reduce_add(paired));
 }
 
 // The whole numbers of one group: P panels times T rows of x, whose columns lie as (k / 4, T, 4).
