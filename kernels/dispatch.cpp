@@ -56,9 +56,12 @@ bool has_avxvnni() {
 }
 bool has_avx512() { return cpu_has(0xe6, kFmaF16c, kAvx2 | kAvx512, kVnni); }
 #else
+bool has_f16c() {  // which Clang 14's builtin does not know; whoever saves AVX registers has it
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & (1u << 29));
+}
 bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 bool has_avxvnni() {
   if (!has_avx2() || __get_cpuid_max(0, nullptr) < 7) return false;
