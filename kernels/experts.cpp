@@ -12,12 +12,6 @@
 namespace gangline {
 namespace {
 
-template <class T>
-T* grown(std::vector<T>& memory, int64_t n) {
-  if (memory.size() < static_cast<size_t>(n)) memory.resize(static_cast<size_t>(n));
-  return memory.data();
-}
-
 // Rows [first, end) of the sorted ones belong to one expert.
 struct Segment {
   int64_t expert, first, end;

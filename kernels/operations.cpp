@@ -18,11 +18,6 @@ constexpr double kPackedMultiplyAddsPerNs = 100.0;
 // Rows of a weight are dealt out to threads in units of a panel.
 constexpr int64_t kUnit = 16;
 
-template <class T>
-void grow(std::vector<T>& memory, int64_t n) {
-  if (memory.size() < static_cast<size_t>(n)) memory.resize(static_cast<size_t>(n));
-}
-
 // Rows of activations for packed weights; the memory grows to the largest step and is kept.
 class RowQuantizer {
  public:
@@ -30,8 +25,8 @@ class RowQuantizer {
   void reserve(int64_t t, int64_t k, int64_t group_size) {
     k_ = k;
     group_size_ = group_size;
-    grow(codes_, t * k);
-    grow(groups_, t * (k / group_size));
+    grown(codes_, t * k);
+    grown(groups_, t * (k / group_size));
   }
 
   // Quantize x (t, k) by groups of group_size, on all threads.
@@ -259,8 +254,7 @@ void packed_mlp_rows(const float* x, int64_t t, const Weight& gate_up, const flo
     thread_local std::vector<float> numbers;
     for (int64_t column = first * unit; column < last * unit; column += at_once) {
       const int64_t n = std::min(at_once, last * unit - column);
-      grow(numbers, t * 2 * n);
-      float* gates = numbers.data();  // (t, 2 n): gates, ups
+      float* gates = grown(numbers, t * 2 * n);  // (t, 2 n): gates, ups
       for (int64_t i = 0; i < 2; ++i) {
         const Packed part = rows_from(gate_up.parts[static_cast<size_t>(i)].packed, column);
         run.linear_packed(rows.rows(), t, part, 0, n / kUnit,
@@ -282,9 +276,8 @@ void mlp_rows(const float* x, int64_t t, const Weight& gate_up, const float* gat
   const int64_t ffn = down.k;
   // Grows to the most rows of this thread and is kept.
   thread_local std::vector<float> scratch;
-  scratch.resize(std::max(scratch.size(), static_cast<size_t>(t * 3 * ffn)));
-  float* both = scratch.data();                  // (t, 2 ffn): gate, up
-  float* hidden = scratch.data() + t * 2 * ffn;  // (t, ffn)
+  float* both = grown(scratch, t * 3 * ffn);  // (t, 2 ffn): gate, up
+  float* hidden = both + t * 2 * ffn;         // (t, ffn)
   linear(x, t, gate_up, gate_up_bias, both, false);
   // Units of 64 numbers of one row; elementwise, so how they are cut changes nothing.
   const int64_t per_row = (ffn + 63) / 64;

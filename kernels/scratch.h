@@ -1,4 +1,5 @@
-// Memory that a thread lends to kernels, which never allocate.
+// Memory that grows to the largest step and is kept; what a thread lends to kernels, which never
+// allocate.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,13 @@
 
 namespace gangline {
 
+// Room for n numbers; what the memory held is lost or not, as it comes.
+template <class T>
+T* grown(std::vector<T>& memory, int64_t n) {
+  if (memory.size() < static_cast<size_t>(n)) memory.resize(static_cast<size_t>(n));
+  return memory.data();
+}
+
 // What linear_packed needs on this thread, or null; valid until the next call. It grows to the
 // largest matrix and is kept.
 inline uint8_t* packed_scratch(const Packed& w, int64_t t, const Kernels& run) {
@@ -15,10 +23,8 @@ inline uint8_t* packed_scratch(const Packed& w, int64_t t, const Kernels& run) {
   if (bytes == 0) return nullptr;
   thread_local std::vector<uint8_t> memory;
   constexpr size_t kAlignment = 64;
-  if (memory.size() < static_cast<size_t>(bytes) + kAlignment)
-    memory.resize(static_cast<size_t>(bytes) + kAlignment);
-  const size_t past = reinterpret_cast<uintptr_t>(memory.data()) % kAlignment;
-  return memory.data() + (kAlignment - past) % kAlignment;
+  uint8_t* data = grown(memory, bytes + int64_t{kAlignment});
+  return data + (kAlignment - reinterpret_cast<uintptr_t>(data) % kAlignment) % kAlignment;
 }
 
 }  // namespace gangline

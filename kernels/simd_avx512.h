@@ -116,7 +116,7 @@ struct Dots8 : Dots {
   static constexpr int32_t kShift = 0;  // codes are taken as they are
 };
 inline I32x16 add(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
-inline I32x16 subtract(I32x16 a, I32x16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline I32x16 sub(I32x16 a, I32x16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline void store_i32(int32_t* p, I32x16 a) { _mm512_store_si512(p, a.v); }
 inline I32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
 

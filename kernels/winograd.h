@@ -68,7 +68,7 @@ struct WinogradGroup {
         to += P * 2 * 64;
       }
     }
-    store_i32(start[p], subtract(set1_i32(0), own.total()));
+    store_i32(start[p], sub(set1_i32(0), own.total()));
   }
 };
 

@@ -1,4 +1,4 @@
-"""The compiler of macOS and the BSDs makes kernels of the same bits."""
+"""Clang, the compiler that macOS has, makes kernels of the same bits."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ class LayerCost(msgspec.Struct, frozen=True, array_like=True):
     operations: int = 14
     expert_flops: int = 0  # of one row in one expert
     cache_parts: int = 1  # machines that can share the cache: one for each key head
-    mlp_flops: int = 0  # of `flops_per_token`, what comes behind the attention; 0: not known
     keeps_all: bool = False  # the engine keeps room for the whole context behind a window too
+    mlp_flops: int = 0  # of `flops_per_token`, what comes behind the attention; 0: not known
 
     def without_mlp(self) -> LayerCost:
         """The arithmetic of a row whose result nobody reads: its keys and values alone are kept."""
