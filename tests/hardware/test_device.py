@@ -7,7 +7,7 @@ import pytest
 
 from gangline.facts import Gpu, Hardware
 from gangline.hardware.device import computing_gpu, seen_by
-from gangline.plan.solve import GIB
+from gangline.plan.live import GIB
 
 HOST = Hardware("Ryzen 9", "x86_64", "linux", 16, 64 * GIB, 50 * GIB)
 RTX = Gpu("NVIDIA GeForce RTX 4090", 24 * GIB, False, 20 * GIB)

@@ -20,7 +20,7 @@ from gangline.facts import ClusterState, Hardware, ModelFacts, NodeFacts, NodeId
 from gangline.node.config import NodeConfig
 from gangline.node.node import Node
 from gangline.node.supervisor import Command
-from gangline.plan.solve import GIB
+from gangline.plan.live import GIB
 from tests.node.node_process import double_command
 
 NODE_PROCESS = Path(__file__).with_name("node_process.py")

@@ -20,8 +20,9 @@ from gangline.node.planning import (
     with_forecast,
 )
 from gangline.plan.advice import Advice
+from gangline.plan.live import GIB
 from gangline.plan.residual import Scale, scale_prediction
-from gangline.plan.solve import GIB, Plan
+from gangline.plan.solve import Plan
 from tests.node.samples import COST, MODEL, A, B, C, report_of, view_of
 
 

@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 
 from gangline.errors import DoesNotFit
 from gangline.facts import Link, NodeId, Span
+from gangline.plan.live import GIB, Machine, available_bytes
 from gangline.plan.shape import ModelCost
-from gangline.plan.solve import (
-    GIB,
-    LANE_CHOICES,
-    SAME,
-    Machine,
-    Plan,
-    PlanRequest,
-    Sizes,
-    available_bytes,
-    plan_spread,
-)
+from gangline.plan.solve import LANE_CHOICES, SAME, Plan, PlanRequest, Sizes, plan_spread
 
 
 def model_of(n_layers: int, layer_bytes: int = 100 << 20, **changes: object) -> ModelCost:

@@ -12,20 +12,17 @@ from gangline.plan.advice import Advice, LeftOutAdvice, advise
 from gangline.plan.catalog import LinkType, MachineType
 from gangline.plan.fleet import Fleet
 from gangline.plan.forecast import Wish, arrange_as
-from gangline.plan.question import Question
-from gangline.plan.shape import ModelCost, bits_of
-from gangline.plan.solve import (
+from gangline.plan.live import (
     GIB,
     UNMEASURED_GBPS,
     UNMEASURED_RTT_US,
     Machine,
-    Plan,
-    PlanRequest,
     available_bytes,
     cluster_of,
-    plan_spread,
-    predict,
 )
+from gangline.plan.question import Question
+from gangline.plan.shape import ModelCost, bits_of
+from gangline.plan.solve import Plan, PlanRequest, plan_spread, predict
 
 USUAL_PROMPT = 512  # tokens, where a question about a plan names none
 
